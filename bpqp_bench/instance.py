@@ -179,7 +179,7 @@ class Instance:
                 )
         for name in ("P", "q", "A", "b", "G", "h"):
             value = getattr(self, name)
-            stored = sp.csc_matrix(value).data if sp.issparse(value) else value
+            stored = value.data if sp.issparse(value) else value
             if stored.dtype != np.float64:
                 raise InstanceError(
                     f"{name} of instance {self.name} is {stored.dtype}, not float64"

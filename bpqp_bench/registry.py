@@ -171,9 +171,7 @@ class Registry:
                 if not path.name.startswith(("_", "template_")):
                     self._add(str(path), partial(_load_file, path, kind), read, into)
         for entry in importlib.metadata.entry_points(group=f"bpqp_bench.{kind}"):
-            self._add(
-                f"entry point {entry.name}", lambda entry=entry: read(_as_module(entry)), into
-            )
+            self._add(f"entry point {entry.name}", partial(_as_module, entry), read, into)
 
     def _add(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Matrix = Array | sp.csc_matrix
+# Array | scipy.sparse.csc_matrix; SciPy carries no types, so a checker cannot say more.
+Matrix: TypeAlias = Any
 ProblemClass = Literal["qp", "lp", "socp"]
 PROBLEM_CLASSES: tuple[ProblemClass, ...] = ("qp", "lp", "socp")
 

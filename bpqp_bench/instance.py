@@ -269,7 +269,7 @@ class Instance:
 
     def _hash(self) -> str:
         digest = hashlib.sha256()
-        parts: list[Matrix | Array] = [self.P, self.q, self.A, self.b, self.G, self.h]
+        parts: list[Matrix] = [self.P, self.q, self.A, self.b, self.G, self.h]
         for cone in self.cones:
             parts += [cone.F, cone.g, cone.c, np.array([cone.d])]
         digest.update(self.problem_class.encode())

@@ -1,0 +1,34 @@
+# Everything runs in .venv, which each target sets up itself from requirements.lock.
+PROFILE ?= standard
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: reproduce test lint asv asv-compare asv-publish clean help
+
+help:
+	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
+	@echo "make test      run the tests"
+	@echo "make lint      ruff (lint and format) and mypy"
+	@echo "make clean     remove the environment and what was built"
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "bpqp_bench needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	# --no-deps: the lock is complete, and qpth's metadata would otherwise forbid NumPy 2.
+	$(BIN)/pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+reproduce: .venv/.ready
+	$(BIN)/bpqp-bench reproduce --profile $(PROFILE)
+
+test: .venv/.ready
+	$(BIN)/python -m pytest
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .asv

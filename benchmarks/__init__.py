@@ -1,0 +1,1 @@
+"""asv benchmarks over the suite's own registry and phase clock."""

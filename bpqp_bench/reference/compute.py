@@ -1,0 +1,219 @@
+"""`compute_reference`: from an instance and an upstream gradient to a certified reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from bpqp_bench.contract import GRADIENT_NAMES
+from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.reference.active import DEGENERATE_MARGIN, Point, solve_quadratic
+from bpqp_bench.reference.ball import is_ball, solve_ball
+from bpqp_bench.reference.extended import DD
+from bpqp_bench.reference.gradients import Triple, assemble_gradients
+from bpqp_bench.reference.interior import Quadratic
+from bpqp_bench.reference.solution import Certificate, NoReferenceError, ReferenceSolution
+
+__all__ = ["compute_reference"]
+
+_MAX_DIMENSION = 12_000  # n + neq + nineq: the dense KKT matrix then takes 1.2 GB, twice
+
+
+def compute_reference(
+    instance: Instance, upstream: Array, wrt: Sequence[str] = ("q",)
+) -> ReferenceSolution:
+    """Compute the reference solution and gradients of L with v = ∂L/∂z*.
+
+    Sparse data are converted to dense, up to n + neq + nineq = 12000. P is replaced by its
+    symmetric part, which is all that the objective sees.
+
+    Parameters
+    ----------
+    instance
+        QP, LP or SOCP.
+    upstream
+        v, shape (n,).
+    wrt
+        Names of the parameters whose gradients are wanted, from P, q, A, b, G, h.
+
+    Raises
+    ------
+    NoReferenceError
+        If the instance is infeasible, unbounded, not convex or too large, or if its solution could
+        not be certified. An instance whose gradient does not exist is no error: its certificate
+        says ``degenerate``.
+    """
+    v = np.asarray(upstream, dtype=np.float64)
+    _check(instance, v, wrt)
+    if instance.cones:
+        if is_ball(instance):
+            return _ball(instance, v, wrt)
+        from bpqp_bench.reference.cones import solve_conic  # noqa: PLC0415
+
+        return solve_conic(instance, v, wrt)
+    qp = as_quadratic(instance)
+    return _quadratic(instance, qp, solve_quadratic(qp), v, wrt)
+
+
+def as_quadratic(instance: Instance) -> Quadratic:
+    """Return dense data with symmetric P."""
+    P = _dense(instance.P)
+    if not np.array_equal(P, P.T):
+        gap = float(np.abs(P - P.T).max())
+        if gap > 1e-10 * float(np.abs(P).max()):
+            raise NoReferenceError(
+                f"P of {instance.name} is not symmetric (largest difference {gap:.1e}); pass "
+                "its symmetric part",
+                "input",
+            )
+        P = 0.5 * (P + P.T)
+    return Quadratic(
+        P=P,
+        q=instance.q,
+        A=_dense(instance.A),
+        b=instance.b,
+        G=_dense(instance.G),
+        h=instance.h,
+        name=instance.name,
+    )
+
+
+def _quadratic(
+    instance: Instance, qp: Quadratic, point: Point, v: Array, wrt: Sequence[str]
+) -> ReferenceSolution:
+    n, neq = qp.q.size, qp.b.size
+    m = point.system.m
+    refined = point.system.refine(DD.of(np.concatenate([-v, np.zeros(m)])))
+    lam = DD(np.zeros(qp.h.size), np.zeros(qp.h.size))
+    lam.hi[point.active], lam.lo[point.active] = refined.x.hi[n + neq :], refined.x.lo[n + neq :]
+    adjoint = Triple(z=refined.x[:n], nu=refined.x[n : n + neq], lam=lam)
+    reasons = []
+    if point.primal_null:
+        reasons.append(f"solution not unique ({point.primal_null} free dimensions)")
+    if point.dual_null:
+        reasons.append(
+            f"active constraint rows linearly dependent ({point.dual_null} too many), multipliers "
+            "not unique"
+        )
+    if point.margin < DEGENERATE_MARGIN:
+        reasons.append(f"weakly active constraint (margin {point.margin:.1e})")
+    gradients = assemble_gradients(instance, Triple(point.z, point.nu, point.lam), adjoint, wrt)
+    if point.primal_null:
+        gradients = {name: _nan_like(g) for name, g in gradients.items()}
+    certificate = Certificate(
+        primal=point.primal_residual,
+        dual=point.dual_residual,
+        complementarity=point.complementarity,
+        margin=point.margin,
+        condition=float("inf") if point.primal_null or point.dual_null else point.system.condition,
+        residual=refined.residual / max(float(np.abs(v).max(initial=0.0)), 1e-300),
+        error=max(refined.error, point.error),
+        n_active=int(point.active.sum()),
+        n_active_cones=0,
+        degenerate=bool(reasons),
+        why="; ".join(reasons),
+        method=point.method,
+    )
+    return ReferenceSolution(
+        z=point.z.hi,
+        nu=point.nu.hi,
+        lam=np.maximum(point.lam.hi, 0.0),
+        mu=np.zeros(0),
+        objective=instance.objective(point.z.hi),
+        gradients=gradients,
+        certificate=certificate,
+    )
+
+
+def _ball(instance: Instance, v: Array, wrt: Sequence[str]) -> ReferenceSolution:
+    radius, q = instance.cones[0].d, DD.of(instance.q)
+    if radius < 0.0:
+        raise NoReferenceError(
+            f"{instance.name} is infeasible: the radius d of its ball is negative", "infeasible"
+        )
+    nothing = DD.of(np.zeros(0))
+    certificate = Certificate(
+        primal=0.0,
+        dual=0.0,
+        complementarity=0.0,
+        margin=1.0,
+        condition=1.0,
+        residual=0.0,
+        error=0.0,
+        n_active=0,
+        n_active_cones=1,
+        degenerate=False,
+        why="",
+        method="closed form",
+    )
+    if radius == 0.0 or not instance.q.any():
+        why = "cone tip (the ball is a point)" if radius == 0.0 else "solution not unique (q is 0)"
+        certificate = replace(certificate, degenerate=True, why=why, margin=0.0)
+        z, mu = DD.of(np.zeros(instance.n)), float(np.linalg.norm(instance.q))
+        adjoint = DD.of(np.full(instance.n, np.nan))
+    else:
+        ball = solve_ball(instance, v)
+        z, mu, adjoint = ball.z, float(ball.mu.hi), ball.adjoint
+        # K (z̃, μ̃) + (v, 0) from the blocks of K and not from the formula of z̃
+        u = z / radius
+        curvature = (adjoint - u * u.dot(adjoint)) * ball.mu / radius
+        left = curvature - u * u.dot(DD.of(v)) + v
+        outside = z.dot(z).sqrt() - radius
+        certificate = replace(
+            certificate,
+            primal=abs(float(outside.hi)),
+            dual=float(np.abs((q + u * ball.mu).hi).max()),
+            complementarity=abs(float((outside * ball.mu).hi)),
+            condition=max(mu / radius, radius / mu, 1.0),
+            residual=max(float(np.abs(left.hi).max()), abs(float(u.dot(adjoint).hi)))
+            / max(float(np.abs(v).max()), 1e-300),
+        )
+    return ReferenceSolution(
+        z=z.hi,
+        nu=np.zeros(0),
+        lam=np.zeros(0),
+        mu=np.array([mu]),
+        objective=instance.objective(z.hi),
+        gradients=assemble_gradients(
+            instance, Triple(z, nothing, nothing), Triple(adjoint, nothing, nothing), wrt
+        ),
+        certificate=certificate,
+    )
+
+
+def _check(instance: Instance, v: Array, wrt: Sequence[str]) -> None:
+    unknown = set(wrt) - set(GRADIENT_NAMES)
+    if unknown:
+        raise NoReferenceError(
+            f"no gradient with respect to {', '.join(sorted(unknown))}; choose from "
+            f"{', '.join(GRADIENT_NAMES)}",
+            "input",
+        )
+    if v.shape != (instance.n,) or not np.isfinite(v).all():
+        raise NoReferenceError(
+            f"the upstream gradient has shape {v.shape}, expected finite values of shape "
+            f"({instance.n},)",
+            "input",
+        )
+    dimension = instance.n + instance.neq + instance.nineq
+    if dimension > _MAX_DIMENSION:
+        raise NoReferenceError(
+            f"{instance.name} is too large for the dense reference: n + neq + nineq = "
+            f"{dimension} > {_MAX_DIMENSION}; use a smaller size",
+            "too-large",
+        )
+
+
+def _dense(M: Matrix) -> Array:
+    return np.asarray(M.toarray() if sp.issparse(M) else M)
+
+
+def _nan_like(gradient: Matrix) -> Matrix:
+    if sp.issparse(gradient):
+        empty = gradient.copy()
+        empty.data[:] = np.nan
+        return empty
+    return np.full_like(gradient, np.nan)

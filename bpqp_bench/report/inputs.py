@@ -1,0 +1,184 @@
+"""What every table and figure is rendered from: one run directory, read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpqp_bench.errors import ResultsError, SpecError
+from bpqp_bench.profiles import Profile, profile
+from bpqp_bench.registry import Registry
+from bpqp_bench.report.cells import Cells
+
+__all__ = ["Inputs", "MethodName", "Names", "load_inputs"]
+
+
+@dataclass(frozen=True)
+class MethodName:
+    """A method as asked for (``name``), as kept in results (``key``), as printed (``label``)."""
+
+    name: str
+    key: str
+    label: str
+
+
+class Names:
+    """Translates between what tables ask for and what results are kept under.
+
+    A table asks for ``bpqp-direct``; results hold ``bpqp[backward=direct]``. A name that the
+    registry does not know (a plug-in that is no longer there) stands for itself.
+
+    Parameters
+    ----------
+    registry
+        None: names are their own keys.
+    """
+
+    def __init__(self, registry: Registry | None) -> None:
+        self._registry = registry
+
+    def method(self, text: str) -> MethodName:
+        """Return name, key and label of a method."""
+        if self._registry is not None:
+            try:
+                choice = self._registry.method(text)
+            except SpecError:
+                pass
+            else:
+                return MethodName(text, choice.key, choice.label)
+        return MethodName(text, text, text)
+
+    def family(self, text: str) -> str:
+        """Return the key that results of a family are kept under."""
+        if self._registry is not None:
+            try:
+                return self._registry.family(text).key
+            except SpecError:
+                pass
+        return text
+
+    def methods(self, texts: Iterable[str]) -> list[MethodName]:
+        """Translate several; names of the same method appear once, the first one wins."""
+        found: dict[str, MethodName] = {}
+        for text in texts:
+            name = self.method(text)
+            found.setdefault(name.key, name)
+        return list(found.values())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One run, ready for rendering.
+
+    Attributes
+    ----------
+    cells
+        Its measurements.
+    names
+        Translation of method and family names.
+    profile
+        The profile it was planned with; None if it was not one of `reproduce`.
+    run_dir
+        Where further results of the run may lie (the portfolio's); None in tests.
+    requested
+        Names of the methods that any table asks for.
+    environment, config
+        The contents of environment.json and config.json.
+    """
+
+    cells: Cells
+    names: Names
+    profile: Profile | None = None
+    run_dir: Path | None = None
+    requested: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The tidy frame behind `cells`."""
+        return self.cells.frame
+
+    def rows(self, asked: Iterable[str], *families: str) -> list[MethodName]:
+        """Methods of a table: those it asked for, then those measured that nobody asked for.
+
+        The latter are a user's own methods; solver pairs and the like, which other tables ask for,
+        stay in their tables.
+        """
+        named = self.names.methods(asked)
+        known = {name.key for name in named}
+        elsewhere = {name.key for name in self.names.methods(self.requested)}
+        extra = [
+            MethodName(key, key, self.cells.label(key) or key)
+            for key in self.cells.methods(*families)
+            if key not in known | elsewhere
+        ]
+        seen = [
+            MethodName(name.name, name.key, self.cells.label(name.key) or name.label)
+            for name in named
+        ]
+        return seen + extra
+
+
+def load_inputs(
+    run_dir: Path, registry: Registry | None = None, requested: Iterable[str] = ()
+) -> Inputs:
+    """Read a run directory.
+
+    Parameters
+    ----------
+    run_dir
+        Holds measurements.jsonl (or .gz), environment.json and config.json; all but the first may
+        be missing.
+    registry
+        Where names are looked up; the built-in plug-ins by default.
+    requested
+        See `Inputs`.
+
+    Raises
+    ------
+    ResultsError
+        If the directory is not a run or cannot be read.
+    """
+    from bpqp_bench.results import load_measurements, to_frame  # noqa: PLC0415
+
+    if not run_dir.is_dir():
+        raise ResultsError(f"{run_dir} is not a run directory")
+    frame = to_frame(load_measurements(run_dir))
+    config = _read(run_dir / "config.json")
+    return Inputs(
+        cells=Cells(frame),
+        names=Names(registry if registry is not None else Registry()),
+        profile=_profile(config),
+        run_dir=run_dir,
+        requested=tuple(requested),
+        environment=_read(run_dir / "environment.json"),
+        config=config,
+    )
+
+
+def _profile(config: Mapping[str, Any]) -> Profile | None:
+    name = config.get("profile")
+    if isinstance(name, Mapping):
+        name = name.get("name")
+    if not isinstance(name, str):
+        return None
+    try:
+        return profile(name)
+    except SpecError:
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ResultsError(f"{path} is not valid JSON: {error}") from None
+    return content if isinstance(content, dict) else {"value": content}

@@ -1,0 +1,85 @@
+"""Write every table, figure, claim and the page of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+
+from bpqp_bench.registry import Registry
+from bpqp_bench.report.figures import FIGURES
+from bpqp_bench.report.figures._style import RC
+from bpqp_bench.report.inputs import Inputs, load_inputs
+from bpqp_bench.report.latex import document, table_latex
+from bpqp_bench.report.markdown import table_markdown
+from bpqp_bench.report.model import Drawing, Table
+from bpqp_bench.report.tables import TABLES, requested_methods
+
+__all__ = ["draw_figures", "render_inputs", "render_report", "save_drawings", "write_table"]
+
+_DPI = 160
+
+
+def render_report(run_dir: Path, out: Path, registry: Registry | None = None) -> list[Path]:
+    """Render everything that a run has to say.
+
+    Parameters
+    ----------
+    run_dir
+        A run directory, complete or not; cells that are not there are shown as "not run".
+    out
+        Where the files go; created if missing, files of the same names are replaced.
+    registry
+        Where method names are looked up; the built-in plug-ins by default.
+
+    Returns
+    -------
+    list of Path
+        The files written, ``index.html`` last.
+
+    Raises
+    ------
+    ResultsError
+        If the run cannot be read.
+    """
+    return render_inputs(load_inputs(run_dir, registry, requested_methods()), out)
+
+
+def render_inputs(inputs: Inputs, out: Path) -> list[Path]:
+    """Render a run that has been read already; see `render_report`."""
+    out.mkdir(parents=True, exist_ok=True)
+    tables = [module.render(inputs) for module in TABLES]
+    written = [path for table in tables for path in write_table(table, out)]
+    master = out / "tables.tex"
+    master.write_text(document(rf"\input{{{table.key}}}" for table in tables), encoding="utf-8")
+    written.append(master)
+    written += save_drawings(draw_figures(inputs), out)
+    return written
+
+
+def draw_figures(inputs: Inputs) -> list[Drawing]:
+    """Draw all figures in the report's style."""
+    with matplotlib.rc_context(RC):
+        return [drawing for module in FIGURES for drawing in module.draw(inputs)]
+
+
+def write_table(table: Table, out: Path) -> list[Path]:
+    """Write ``<key>.md``, ``<key>.tex`` and ``<key>.csv``."""
+    paths = [out / f"{table.key}.{ending}" for ending in ("md", "tex", "csv")]
+    paths[0].write_text(table_markdown(table), encoding="utf-8")
+    paths[1].write_text(table_latex(table), encoding="utf-8")
+    table.tidy.to_csv(paths[2], index=False, lineterminator="\n")
+    return paths
+
+
+def save_drawings(drawings: Iterable[Drawing], out: Path) -> list[Path]:
+    """Write ``<key>.svg`` and ``<key>.png``; the SVG is the same for the same data."""
+    paths: list[Path] = []
+    with matplotlib.rc_context(RC):
+        for drawing in drawings:
+            svg, png = out / f"{drawing.key}.svg", out / f"{drawing.key}.png"
+            drawing.figure.savefig(svg, metadata={"Date": None})
+            drawing.figure.savefig(png, dpi=_DPI)
+            paths += [svg, png]
+    return paths

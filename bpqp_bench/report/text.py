@@ -1,0 +1,62 @@
+"""Numbers as a reader wants them: three significant digits, no exponents where avoidable."""
+
+from __future__ import annotations
+
+import math
+
+from bpqp_bench.statistics import Ratio
+
+__all__ = ["interval", "memory", "milliseconds", "plus_minus", "ratio", "significant", "tiny"]
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Print to so many significant digits, thousands separated, without an exponent."""
+    if not math.isfinite(value):
+        return "n/a" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = max(digits - 1 - math.floor(math.log10(abs(rounded))), 0)
+    if decimals > digits + 4:
+        return tiny(value)
+    return f"{rounded:,.{decimals}f}".replace("-", "−")
+
+
+def tiny(value: float) -> str:
+    """Print an error measure: two significant digits, always with exponent."""
+    if not math.isfinite(value):
+        return "n/a" if math.isnan(value) else "∞"
+    return "0" if value == 0 else f"{value:.1e}".replace("-", "−").replace("e+", "e")
+
+
+def plus_minus(mean: float, std: float | None, scale: float = 1.0) -> str:
+    """Print "mean ± std"; the mean alone where there is no spread to give."""
+    text = significant(mean * scale)
+    if std is None or not math.isfinite(std):
+        return text
+    return f"{text} ± {significant(std * scale, 2)}"
+
+
+def milliseconds(mean: float, std: float | None) -> str:
+    """Print seconds as milliseconds."""
+    return plus_minus(mean, std, 1e3)
+
+
+def interval(low: float, high: float) -> str:
+    """Print "[low, high]"; nothing where there is no interval."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{significant(low)}, {significant(high)}]"
+
+
+def ratio(value: Ratio | None) -> str:
+    """Print "12.3 [11.9, 12.8]"."""
+    if value is None:
+        return "n/a"
+    return f"{significant(value.median)} {interval(value.low, value.high)}".strip()
+
+
+def memory(size: float) -> str:
+    """Print bytes as MiB or GiB."""
+    mib = size / 2**20
+    return f"{significant(mib)} MiB" if mib < 1000 else f"{significant(mib / 1024)} GiB"

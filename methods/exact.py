@@ -1,0 +1,78 @@
+"""Exact: differentiate the full KKT system, the paper's first baseline."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from bpqp_bench.clock import PhaseClock
+from bpqp_bench.contract import Method, Solution, Variant
+from bpqp_bench.errors import SpecError
+from bpqp_bench.instance import Array, Instance
+
+
+class Exact(Method):
+    """OSQP forward (Clarabel for cones); backward by the whole KKT matrix.
+
+    ``backward=inverse`` is the paper's: all inequalities in the matrix, `numpy.linalg.inv`, and the
+    phase "solve" is the inversion alone. ``backward=solve`` has the same forward pass and the same
+    equations, made symmetric and factorized once.
+    """
+
+    name = "exact"
+    label = "Exact"
+    reference = "Amos and Kolter, ICML 2017, eq. 6; Pan et al., NeurIPS 2024, section 5.1"
+    problem_classes = frozenset({"qp", "lp", "socp"})
+    requires = ("osqp", "clarabel")
+    parameters = MappingProxyType(
+        {
+            "backward": "inverse",
+            "eps": 1e-9,  # OSQP's absolute and relative tolerance
+            "max_iter": 100_000,
+            "polish": True,
+            "socp_eps": 1e-10,  # Clarabel's
+        }
+    )
+    variants = MappingProxyType(
+        {
+            "exact-solve": Variant("Exact (factorized)", {"backward": "solve"}),
+            "exact-paper": Variant(
+                "Exact (OSQP 1e-5)", {"eps": 1e-5, "max_iter": 4000, "polish": False}
+            ),
+        }
+    )
+
+    def build(self, template: Instance) -> None:
+        """Do nothing: the solver is set up anew for every problem, as in the paper.
+
+        Raises
+        ------
+        SpecError
+            If the parameter ``backward`` is neither "inverse" nor "solve".
+        """
+        if self.options["backward"] not in ("inverse", "solve"):
+            raise SpecError(f"backward={self.options['backward']} of {self.key}: inverse or solve")
+
+    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
+        """Solve by OSQP, or by Clarabel where there are cones."""
+        from bpqp_bench.layers.exact import solve_forward
+
+        self._problem = problem
+        self._solution = solve_forward(
+            problem,
+            eps=float(self.options["eps"]),
+            max_iter=int(self.options["max_iter"]),
+            polish=bool(self.options["polish"]),
+            socp_eps=float(self.options["socp_eps"]),
+            phase=clock,
+        )
+        return self._solution
+
+    def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array]:
+        """Evaluate the optimality conditions (prepare), assemble, invert or solve."""
+        from bpqp_bench.layers.exact import exact_adjoint, gradients, kkt_point
+
+        s = self._solution
+        with clock("prepare"):
+            point = kkt_point(self._problem, s.z, s.nu, s.lam, s.mu)
+        adjoint = exact_adjoint(point, upstream, self.options["backward"], clock)
+        with clock("extract"):
+            return gradients(point, adjoint, self.wrt)

@@ -181,3 +181,28 @@ def inputs(
 ) -> Inputs:
     chosen = profile(plan) if isinstance(plan, str) else plan
     return Inputs(cells=Cells(to_frame(measurements)), names=Names(None), profile=chosen, **more)
+
+
+def full_sample(plan: str = "smoke") -> list[Measurement]:
+    """Whatever every table of a profile asks for, two instances of each, plus the failures."""
+    from bpqp_bench.report.tables import all_requests
+
+    chosen = profile(plan)
+    found = {made.key: made for made in sample(sizes=chosen.sizes, instances=4)}
+    rng = np.random.default_rng(1)
+    for request in all_requests(chosen):
+        for family in request.families:
+            for size in request.sizes:
+                for seed in range(min(request.instances, 3)):
+                    for method in request.methods:
+                        n = int(size.split("x")[0])
+                        made = measurement(
+                            method=method,
+                            family=family,
+                            size=size,
+                            seed=seed,
+                            seconds=1e-5 * n**1.5 * SPEEDS.get(method, 2.0) * rng.lognormal(0, 0.2),
+                        )
+                        if (method, family) not in {("altdiff", "socp"), ("cvxpy", "socp")}:
+                            found.setdefault(made.key, made)
+    return list(found.values())

@@ -107,7 +107,9 @@ def _escape(character: str) -> str:
 
 
 def _caption(table: Table, panel: Panel) -> str:
-    return escape(" ".join(filter(None, [f"{table.title}. {panel.title}.", panel.caption])))
+    # LaTeX numbers the tables itself.
+    title = table.title.partition(": ")[2] or table.title
+    return escape(" ".join(filter(None, [f"{title}. {panel.title}.", panel.caption])))
 
 
 def _short(table: Table, panel: Panel) -> str:
@@ -115,7 +117,7 @@ def _short(table: Table, panel: Panel) -> str:
     body = _body(panel, notes)
     return "\n".join(
         [
-            r"\begin{table}[p]",
+            r"\begin{table}[!htbp]",
             r"\centering",
             rf"\caption{{{_caption(table, panel)} {escape(table.caption)}}}",
             rf"\label{{tab:{panel.key}}}",
@@ -138,7 +140,7 @@ def _long(table: Table, panel: Panel) -> str:
     body = _body(panel, notes)
     return "\n".join(
         [
-            r"\begingroup\tiny\setlength{\tabcolsep}{3pt}",
+            r"\begingroup\tiny\setlength{\tabcolsep}{3pt}\setlength{\LTcapwidth}{\linewidth}",
             rf"\begin{{longtable}}{{{_alignment(panel.columns)}}}",
             rf"\caption{{{_caption(table, panel)}}}\label{{tab:{panel.key}}}\\",
             r"\toprule",

@@ -13,18 +13,20 @@ from bpqp_bench.statistics import summarize
 
 __all__ = [
     "NOT_SPLIT",
+    "SCALE",
     "active_text",
     "base_name",
     "method_cell",
     "missing_cell",
     "published_text",
+    "size_cell",
     "table_sizes",
     "time_cell",
 ]
 
 NOT_SPLIT = "cannot be split into phases: the whole call is counted as solve"
 
-_SCALE = {"ms": 1e3, "s": 1.0}
+SCALE = {"ms": 1e3, "s": 1.0}
 
 
 def base_name(key: str) -> str:
@@ -53,7 +55,13 @@ def published_text(figure: Published | None, unit: str) -> str:
     """Print "paper 3.33 ± 0.98" in the unit of the cell, "paper n/a" where there is no figure."""
     if figure is None:
         return "paper n/a"
-    return f"paper {plus_minus(figure.mean, figure.std, _SCALE[unit])}"
+    return f"paper {plus_minus(figure.mean, figure.std, SCALE[unit])}"
+
+
+def size_cell(size: str) -> Cell:
+    """Print a size so that it sorts by n, then m."""
+    n, _, m = size.partition("x")
+    return Cell(size, float(n) + float(m) * 1e-6)
 
 
 def missing_cell(outcome: Outcome, below: str = "") -> Cell:
@@ -87,13 +95,13 @@ def time_cell(
     if times.empty:
         return Cell("n/a", None, below=below, notes=outcome.notes, tone="missing")
     found = summarize(times)
-    text = plus_minus(found.mean, found.std, _SCALE[unit])
+    text = plus_minus(found.mean, found.std, SCALE[unit])
     return Cell(
         f"≥ {text}" if outcome.timeouts else text,
-        found.mean * _SCALE[unit],
+        found.mean * SCALE[unit],
         below=below,
         notes=outcome.notes,
-        runs=tuple(float(value) for value in times * _SCALE[unit]),
+        runs=tuple(float(value) for value in times * SCALE[unit]),
         unit=unit,
     )
 

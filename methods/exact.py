@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from bpqp_bench.clock import PhaseClock
 from bpqp_bench.contract import Method, Solution, Variant
@@ -25,9 +26,10 @@ class Exact(Method):
     parameters = MappingProxyType(
         {
             "backward": "inverse",
-            "eps": 1e-9,  # OSQP's absolute and relative tolerance
-            "max_iter": 100_000,
-            "polish": True,
+            "forward": "osqp",  # any solver of `bpqp_bench.layers.qp_solvers`
+            "eps": 1e-9,  # absolute and relative tolerance
+            "max_iter": 10_000,
+            "polish": True,  # OSQP's own
             "socp_eps": 1e-10,  # Clarabel's
         }
     )
@@ -54,16 +56,16 @@ class Exact(Method):
     def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
         """Solve by OSQP, or by Clarabel where there are cones."""
         from bpqp_bench.layers.exact import solve_forward
+        from bpqp_bench.layers.problem import Tolerances
 
+        o: Any = self.options
         self._problem = problem
-        self._solution = solve_forward(
-            problem,
-            eps=float(self.options["eps"]),
-            max_iter=int(self.options["max_iter"]),
-            polish=bool(self.options["polish"]),
-            socp_eps=float(self.options["socp_eps"]),
-            phase=clock,
-        )
+        if problem.cones:
+            limits = Tolerances(o["socp_eps"], o["socp_eps"])
+            self._solution = solve_forward(problem, "clarabel", limits, phase=clock)
+        else:
+            limits = Tolerances(o["eps"], o["eps"], o["max_iter"])
+            self._solution = solve_forward(problem, o["forward"], limits, o["polish"], clock)
         return self._solution
 
     def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array]:

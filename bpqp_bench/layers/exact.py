@@ -25,7 +25,6 @@ Amos and Kolter, OptNet, ICML 2017, equations 6 to 8. Pan et al., NeurIPS 2024, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +34,8 @@ from scipy.linalg import lapack
 
 from bpqp_bench.contract import MethodError, Solution
 from bpqp_bench.instance import Array, Instance, Matrix
-from bpqp_bench.layers.socp_solver import solve_socp
+from bpqp_bench.layers.problem import ConvexQP, Phase, Tolerances, no_clock
+from bpqp_bench.layers.qp_solvers import solve_qp
 
 __all__ = [
     "Adjoint",
@@ -51,7 +51,6 @@ __all__ = [
 ]
 
 Mode = Literal["inverse", "solve"]
-Phase = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,70 +91,32 @@ class Adjoint:
 
 
 def solve_forward(
-    problem: Instance, *, eps: float, max_iter: int, polish: bool, socp_eps: float, phase: Phase
+    problem: Instance,
+    solver: str = "osqp",
+    tolerances: Tolerances | None = None,
+    polish: bool = False,
+    phase: Phase = no_clock,
 ) -> Solution:
-    """Forward pass of the baseline: OSQP, or Clarabel where the problem has cones.
-
-    Parameters
-    ----------
-    problem
-        The instance.
-    eps, max_iter, polish
-        OSQP's absolute and relative tolerance, iteration limit and polishing.
-    socp_eps
-        Clarabel's tolerance.
-    phase
-        A `PhaseClock`.
+    """Solve the problem by one of the layers' solvers.
 
     Raises
     ------
     MethodError
-        If the problem is infeasible or unbounded.
+        If the solver finds the problem infeasible or unbounded, or has no point to give.
+    SpecError
+        If there is no such solver, or it takes no cones.
     """
-    if problem.cones:
-        return solve_socp(problem, socp_eps, phase)
-    return _solve_osqp(problem, eps, max_iter, polish, phase)
-
-
-def _solve_osqp(
-    problem: Instance, eps: float, max_iter: int, polish: bool, phase: Phase
-) -> Solution:
-    import osqp  # noqa: PLC0415
-
-    neq = problem.neq
-    with phase("prepare"):
-        hessian = sp.triu(problem.P, format="csc")
-        rows = sp.vstack([sp.csc_matrix(problem.A), sp.csc_matrix(problem.G)], format="csc")
-        upper = np.concatenate([problem.b, problem.h])
-        lower = np.concatenate([problem.b, np.full(problem.nineq, -np.inf)])
-    with phase("setup"):
-        solver = osqp.OSQP()
-        solver.setup(
-            hessian,
-            problem.q,
-            rows,
-            lower,
-            upper,
-            verbose=False,
-            eps_abs=eps,
-            eps_rel=eps,
-            max_iter=max_iter,
-            polishing=polish,
-        )
-    with phase("solve"):
-        result = solver.solve()
-    with phase("extract"):
-        status = str(result.info.status)
-        if "infeasible" in status:
-            meaning = "unbounded" if "dual" in status else "infeasible"
-            raise MethodError(f"{problem.name} is {meaning} (OSQP: {status})")
-        return Solution(
-            z=np.array(result.x),
-            nu=np.array(result.y[:neq]),
-            lam=np.maximum(result.y[neq:], 0.0),
-            status=status,
-            iterations=int(result.info.iter),
-        )
+    found = solve_qp(ConvexQP.of(problem), solver, tolerances, phase, polish)
+    if not np.isfinite(found.z).all():
+        raise MethodError(f"{problem.name} has no solution by {solver}: {found.status}")
+    return Solution(
+        found.z,
+        found.nu,
+        found.lam,
+        found.mu if problem.cones else None,
+        status=found.status,
+        iterations=found.iterations,
+    )
 
 
 def kkt_point(
@@ -273,11 +234,8 @@ def kkt_adjoint_solve(point: KKTPoint, upstream: Array, phase: Phase) -> Adjoint
         return Adjoint(solution[:n], solution[n : n + neq], adjoint)
 
 
-def exact_adjoint(
-    point: KKTPoint, upstream: Array, mode: Mode, phase: Phase | None = None
-) -> Adjoint:
+def exact_adjoint(point: KKTPoint, upstream: Array, mode: Mode, phase: Phase = no_clock) -> Adjoint:
     """Backward system by "inverse" or "solve"; ``phase`` is a `PhaseClock`, or nothing."""
-    phase = _untimed if phase is None else phase
     compute = kkt_adjoint_inverse if mode == "inverse" else kkt_adjoint_solve
     return compute(point, upstream, phase)
 
@@ -312,7 +270,3 @@ def _singular(point: KKTPoint, what: str) -> str:
 
 def _dense(matrix: Matrix) -> Array:
     return np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix)
-
-
-def _untimed(name: str) -> AbstractContextManager[None]:
-    return nullcontext()

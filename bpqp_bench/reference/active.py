@@ -12,20 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bpqp_bench.instance import Array
 from bpqp_bench.reference.extended import DD, ExactProduct
 from bpqp_bench.reference.interior import Iterate, Quadratic, interior_point
 from bpqp_bench.reference.kkt import KKTSystem, null_directions, rank_deficiency
+from bpqp_bench.reference.point import Mask, Point
 from bpqp_bench.reference.solution import NoReferenceError
 
-__all__ = ["DEGENERATE_MARGIN", "Point", "solve_quadratic"]
+__all__ = ["solve_quadratic"]
 
-Mask = NDArray[np.bool_]
-
-# A margin below this is not told from zero: the data's own rounding moves it that far.
-DEGENERATE_MARGIN = 1e-13
 _FEASIBLE = 1e-18  # relative violation or negative multiplier that is still rounding
 _SINGULAR = 1e14  # scaled condition number from which ranks are examined
 _SHIFT = 1e-8  # of the proximal iteration on a singular system
@@ -33,30 +28,6 @@ _CONSISTENT = 1e-20  # backward error up to which a system counts as solved
 _CONSISTENT_LP = 1e-14
 _CORRECTIONS = 12
 _CONVERGED = 1e-9  # gap at which the interior point is good enough for a first guess
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """Refined solution on its active rows.
-
-    ``slack`` is h − Gz, ``margin`` as in `Certificate`; ``primal_null`` and ``dual_null`` are the
-    dimensions in which z and the multipliers are not unique.
-    """
-
-    z: DD
-    nu: DD
-    lam: DD
-    slack: Array
-    active: Mask
-    system: KKTSystem
-    margin: float
-    dual_residual: float
-    primal_residual: float
-    complementarity: float
-    error: float
-    primal_null: int
-    dual_null: int
-    method: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,14 +151,13 @@ class _Search:
                 z=z,
                 nu=nu,
                 lam=lam,
-                slack=slack,
+                mu=np.zeros(0),
                 active=active,
+                active_cones=np.zeros(0, dtype=bool),
                 system=system,
                 margin=float(np.maximum(relative_slack, relative_lam).min(initial=np.inf)),
-                dual_residual=float(max(np.abs(left[:n]).max(), (-lam.hi).max(initial=0.0))),
-                primal_residual=float(
-                    max(np.abs(left[n:]).max(initial=0.0), (-slack).max(initial=0.0))
-                ),
+                primal=float(max(np.abs(left[n:]).max(initial=0.0), (-slack).max(initial=0.0))),
+                dual=float(max(np.abs(left[:n]).max(), (-lam.hi).max(initial=0.0))),
                 complementarity=float(np.abs(lam.hi[active] * left[n + neq :]).max(initial=0.0)),
                 error=refined.error,
                 primal_null=primal_null,

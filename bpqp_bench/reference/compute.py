@@ -10,11 +10,14 @@ import scipy.sparse as sp
 
 from bpqp_bench.contract import GRADIENT_NAMES
 from bpqp_bench.instance import Array, Instance, Matrix
-from bpqp_bench.reference.active import DEGENERATE_MARGIN, Point, solve_quadratic
+from bpqp_bench.reference.active import solve_quadratic
 from bpqp_bench.reference.ball import is_ball, solve_ball
+from bpqp_bench.reference.cones import solve_conic
+from bpqp_bench.reference.conic import group_cones
 from bpqp_bench.reference.extended import DD
 from bpqp_bench.reference.gradients import Triple, assemble_gradients
 from bpqp_bench.reference.interior import Quadratic
+from bpqp_bench.reference.point import Point
 from bpqp_bench.reference.solution import Certificate, NoReferenceError, ReferenceSolution
 
 __all__ = ["compute_reference"]
@@ -51,11 +54,10 @@ def compute_reference(
     if instance.cones:
         if is_ball(instance):
             return _ball(instance, v, wrt)
-        from bpqp_bench.reference.cones import solve_conic  # noqa: PLC0415
-
-        return solve_conic(instance, v, wrt)
-    qp = as_quadratic(instance)
-    return _quadratic(instance, qp, solve_quadratic(qp), v, wrt)
+        return _differentiate(
+            instance, solve_conic(as_quadratic(instance), group_cones(instance.cones)), v, wrt
+        )
+    return _differentiate(instance, solve_quadratic(as_quadratic(instance)), v, wrt)
 
 
 def as_quadratic(instance: Instance) -> Quadratic:
@@ -81,50 +83,53 @@ def as_quadratic(instance: Instance) -> Quadratic:
     )
 
 
-def _quadratic(
-    instance: Instance, qp: Quadratic, point: Point, v: Array, wrt: Sequence[str]
+def _differentiate(
+    instance: Instance, point: Point, v: Array, wrt: Sequence[str]
 ) -> ReferenceSolution:
-    n, neq = qp.q.size, qp.b.size
-    m = point.system.m
-    refined = point.system.refine(DD.of(np.concatenate([-v, np.zeros(m)])))
-    lam = DD(np.zeros(qp.h.size), np.zeros(qp.h.size))
-    lam.hi[point.active], lam.lo[point.active] = refined.x.hi[n + neq :], refined.x.lo[n + neq :]
-    adjoint = Triple(z=refined.x[:n], nu=refined.x[n : n + neq], lam=lam)
-    reasons = []
-    if point.primal_null:
-        reasons.append(f"solution not unique ({point.primal_null} free dimensions)")
-    if point.dual_null:
-        reasons.append(
-            f"active constraint rows linearly dependent ({point.dual_null} too many), multipliers "
-            "not unique"
-        )
-    if point.margin < DEGENERATE_MARGIN:
-        reasons.append(f"weakly active constraint (margin {point.margin:.1e})")
-    gradients = assemble_gradients(instance, Triple(point.z, point.nu, point.lam), adjoint, wrt)
-    if point.primal_null:
+    n, neq, nineq = instance.n, instance.neq, instance.nineq
+    reasons = point.reasons()
+    exists = point.system is not None and not point.primal_null
+    adjoint_lam = DD(np.zeros(nineq), np.zeros(nineq))
+    condition = residual = float("inf")
+    error = point.error
+    if exists and point.system is not None:
+        refined = point.system.refine(DD.of(np.concatenate([-v, np.zeros(point.system.m)])))
+        x = refined.x
+        rows = neq + int(point.active.sum())
+        adjoint_lam.hi[point.active] = x.hi[n + neq : n + rows]
+        adjoint_lam.lo[point.active] = x.lo[n + neq : n + rows]
+        adjoint = Triple(x[:n], x[n : n + neq], adjoint_lam)
+        residual = refined.residual / max(float(np.abs(v).max(initial=0.0)), 1e-300)
+        error = max(error, refined.error)
+        if not point.dual_null:
+            condition = point.system.condition
+    else:
+        adjoint = Triple(DD.of(np.zeros(n)), DD.of(np.zeros(neq)), adjoint_lam)
+    solution = Triple(point.z, point.nu, point.lam)
+    gradients = assemble_gradients(instance, solution, adjoint, wrt)
+    if not exists:
         gradients = {name: _nan_like(g) for name, g in gradients.items()}
-    certificate = Certificate(
-        primal=point.primal_residual,
-        dual=point.dual_residual,
-        complementarity=point.complementarity,
-        margin=point.margin,
-        condition=float("inf") if point.primal_null or point.dual_null else point.system.condition,
-        residual=refined.residual / max(float(np.abs(v).max(initial=0.0)), 1e-300),
-        error=max(refined.error, point.error),
-        n_active=int(point.active.sum()),
-        n_active_cones=0,
-        degenerate=bool(reasons),
-        why="; ".join(reasons),
-        method=point.method,
-    )
     return ReferenceSolution(
         z=point.z.hi,
         nu=point.nu.hi,
         lam=np.maximum(point.lam.hi, 0.0),
-        mu=np.zeros(0),
+        mu=np.maximum(point.mu, 0.0),
         objective=instance.objective(point.z.hi),
         gradients=gradients,
-        certificate=certificate,
+        certificate=Certificate(
+            primal=point.primal,
+            dual=point.dual,
+            complementarity=point.complementarity,
+            margin=point.margin,
+            condition=condition,
+            residual=residual,
+            error=error,
+            n_active=int(point.active.sum()),
+            n_active_cones=int(point.active_cones.sum()),
+            degenerate=bool(reasons),
+            why="; ".join(reasons),
+            method=point.method,
+        ),
     )
 
 
@@ -167,7 +172,7 @@ def _ball(instance: Instance, v: Array, wrt: Sequence[str]) -> ReferenceSolution
             primal=abs(float(outside.hi)),
             dual=float(np.abs((q + u * ball.mu).hi).max()),
             complementarity=abs(float((outside * ball.mu).hi)),
-            condition=max(mu / radius, radius / mu, 1.0),
+            condition=float(max(mu / radius, radius / mu, 1.0)),
             residual=max(float(np.abs(left.hi).max()), abs(float(u.dot(adjoint).hi)))
             / max(float(np.abs(v).max()), 1e-300),
         )

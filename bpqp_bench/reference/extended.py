@@ -86,17 +86,27 @@ class DD:
         square, e = _two_prod(root, root)
         return DD(*_two_sum(root, (self - DD(square, e)).hi / (2.0 * root)))
 
+    @property
+    def T(self) -> DD:  # noqa: N802
+        """Transpose."""
+        return DD(self.hi.T, self.lo.T)
+
     def sum(self) -> DD:
-        """Sum of all entries, a 0-d value, by pairwise addition."""
-        total = DD(self.hi.ravel(), self.lo.ravel())
-        while total.size > 1:
-            half = total.size // 2
-            rest = total[2 * half :]
-            total = concatenate(total[:half] + total[half : 2 * half], rest)
-        return total[0] if total.size else DD.of(0.0)
+        """Sum over the last axis, by pairwise addition."""
+        total = self
+        while (length := total.hi.shape[-1]) > 1:
+            half = length // 2
+            added = total[..., :half] + total[..., half : 2 * half]
+            if length % 2:
+                added = DD(
+                    np.concatenate([added.hi, total.hi[..., -1:]], axis=-1),
+                    np.concatenate([added.lo, total.lo[..., -1:]], axis=-1),
+                )
+            total = added
+        return total[..., 0] if length else DD.of(np.zeros(total.hi.shape[:-1]))
 
     def dot(self, other: DD) -> DD:
-        """Inner product."""
+        """Inner product over the last axis."""
         return (self * other).sum()
 
 

@@ -1,0 +1,177 @@
+"""DC3, over `bpqp_bench.layers.dc3`: a network trained in `build` on the family's own q."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+from bpqp_bench import Instance, Method, MethodError, PhaseClock, Registry, Solution, Variant
+from bpqp_bench.errors import SpecError
+from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.spec import parse_spec
+
+_FIXED_DATA = ("P", "A", "b", "G", "h")
+
+
+class DC3(Method):
+    """Network, completion and correction; backward is autograd through that chain.
+
+    An approximation: its status is "approximate", and feasibility and objective gap belong beside
+    its times.
+    """
+
+    name = "dc3"
+    label = "DC3"
+    reference = "Donti, Rolnick and Kolter, DC3, ICLR 2021"
+    problem_classes = frozenset({"qp", "lp"})
+    why_not = MappingProxyType(
+        {"socp": "the paper runs DC3 on QP and LP; its correction here is for linear inequalities"}
+    )
+    requires = ("torch", "platformdirs")
+    parameters = MappingProxyType(
+        {
+            "samples": 1000,
+            "epochs": 50,
+            "batch": 200,
+            "lr": 1e-4,
+            "hidden": 200,
+            "dropout": 0.2,
+            "soft_weight": 10.0,
+            "correction_steps": 10,
+            "correction_rate": 0.0,  # 0: 1/(2‖G_eff‖²)
+            "momentum": 0.5,
+            "correction_tolerance": 1e-4,
+            "seed": 0,
+        }
+    )
+    variants = MappingProxyType(
+        {
+            "dc3-paper": Variant(
+                "DC3 (10000 samples, 500 epochs, rate 1e-7)",
+                {"samples": 10000, "epochs": 500, "correction_rate": 1e-7},
+            )
+        }
+    )
+
+    def unsupported(self, instance: Instance) -> str | None:
+        """Cones, sparse data, problems that share nothing, and parameters other than q."""
+        if reason := super().unsupported(instance):
+            return reason
+        if instance.is_sparse:
+            return "sparse data: completion and correction are dense"
+        name, given = parse_spec(instance.family)
+        if given.get("fixed") != "true":
+            return (
+                f"the network is trained for fixed P, A, b, G, h; use a family with fixed=true, "
+                f"such as {name}[fixed=true]"
+            )
+        others = [name for name in self.wrt if name != "q"]
+        if others:
+            return f"the network is a function of q alone, not of {', '.join(others)}"
+        return None
+
+    def build(self, template: Instance) -> None:
+        """Train the network on q drawn as the family draws them, or read it from the cache."""
+        import torch
+
+        from bpqp_bench.layers import dc3
+
+        if reason := self.unsupported(template):
+            raise MethodError(reason)
+        given: dict[str, Any] = dict(self.options)
+        try:
+            settings = dc3.Settings(**given)
+            layer = dc3.DC3(
+                template.P, template.A, template.b, template.G, template.h, settings=settings
+            )
+        except ValueError as error:
+            raise SpecError(f"{self.key} on {template.name}: {error}") from None
+        q, held_out = _samples(template, settings.samples, settings.seed)
+        self._layer = layer.to(torch.device(self.device))
+        identity = f"{template.family} {template.size} {_hash(template)}"
+        self._training = dc3.cached_training(
+            self._layer, q, held_out, identity, dc3.cache_directory()
+        )
+        self._template = template
+
+    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
+        """Network, completion, correction, with the graph that the backward pass needs."""
+        import torch
+
+        if not _same_data(problem, self._template):
+            raise MethodError(
+                f"P, A, b, G or h of {problem.name} are not those that the network was trained for"
+            )
+        with clock("prepare"):
+            q = torch.from_numpy(problem.q).to(self.device).requires_grad_()
+        with clock("solve"):
+            z = self._layer(q)
+        self._graph = q, z
+        with clock("extract"):
+            found = z.detach().cpu().numpy()
+        violation = problem.G @ found - problem.h
+        return Solution(
+            z=found,
+            status="approximate",
+            info={
+                "approximate": True,
+                "max_eq_violation": float(abs(problem.A @ found - problem.b).max(initial=0.0)),
+                "max_ineq_violation": float(violation.max(initial=0.0)),
+                "training": asdict(self._training),
+            },
+        )
+
+    def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array | Matrix]:
+        """Gradient of the network's answer with respect to q, by autograd."""
+        import torch
+
+        q, z = self._graph
+        with clock("prepare"):
+            v = torch.from_numpy(upstream).to(self.device)
+        with clock("solve"):
+            # The graph is kept: the contract allows a second backward for the same problem.
+            (gradient,) = torch.autograd.grad(z, q, v, retain_graph=True)
+        with clock("extract"):
+            return {"q": gradient.cpu().numpy()}
+
+
+def _samples(template: Instance, count: int, seed: int) -> tuple[Array, Array]:
+    # Streams of their own, so that no training or held-out q is a measured one.
+    import numpy as np
+
+    family = Registry().family(template.family).family
+    if family.redraw_q is None:
+        raise MethodError(f"family {family.name} cannot draw q alone, so there is no training set")
+    drawn = []
+    for stream, rows in ((0xDC3, count), (0xDC3 + 1, min(count, 200))):
+        rng = np.random.default_rng(np.random.SeedSequence((seed, stream)))
+        drawn.append(np.stack([family.redraw_q(template, rng) for _ in range(rows)]))
+    return drawn[0], drawn[1]
+
+
+def _hash(instance: Instance) -> str:
+    import hashlib
+
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name in _FIXED_DATA:
+        digest.update(np.ascontiguousarray(getattr(instance, name)).data)
+    return digest.hexdigest()
+
+
+def _same_data(problem: Instance, template: Instance) -> bool:
+    # Some sixty entries of each array tell another instance from this one; comparing all of them
+    # would take as long as the network.
+    import numpy as np
+
+    for name in _FIXED_DATA:
+        mine, trained = getattr(problem, name), getattr(template, name)
+        if mine is trained:
+            continue
+        if mine.shape != trained.shape:
+            return False
+        stride = max(mine.size // 61, 1)
+        if not np.array_equal(mine.flat[::stride], trained.flat[::stride]):
+            return False
+    return True

@@ -22,6 +22,7 @@ _COMMANDS = {
     "compare": ("report", "compare"),
     "export": ("report", "export"),
     "portfolio": ("portfolio", "portfolio"),
+    "regress": ("regress", "regress"),
     "reproduce": ("reproduce", "reproduce"),
 }
 

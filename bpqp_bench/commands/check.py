@@ -1,4 +1,4 @@
-"""``bpqp-bench check``: does an adapter keep the method contract?"""
+"""``bpqp-bench check``: test whether an adapter keeps the method contract."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""Differentiable convex-optimization layers that no maintained library provides.
+
+======================  ===========================================================================
+`BPQP`                  the paper's layer: any solver forward, a QP backward (`bpqp`, `bpqp_core`)
+`ConvexProgram`         BPQP for any smooth convex problem, by torch derivatives (`convex_program`)
+`AltDiff`               alternating differentiation (`altdiff`)
+`exact`                 differentiation of the full KKT system
+`solve_qp`, `SOLVERS`   the QP solvers by name (`qp_solvers`)
+======================  ===========================================================================
+
+Names are loaded when first used, so that importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "AltDiff": "altdiff",
+    "BPQP": "bpqp",
+    "ConvexProgram": "convex_program",
+    "SOLVERS": "qp_solvers",
+    "solve_qp": "qp_solvers",
+}
+
+__all__ = ["BPQP", "SOLVERS", "AltDiff", "ConvexProgram", "solve_qp"]  # noqa: F822
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,174 @@
+"""Which inequalities bind: from slack and multiplier, and by polishing.
+
+A row of Gz ≤ h binds if its multiplier outweighs its slack, λᵢ‖Gᵢ‖/f > sᵢ/(‖Gᵢ‖ℓ): both are
+brought to one scale by the length of the row, by the size ℓ of the solution and by the size f of
+the forces in the stationarity condition. That is the rule of the primal-dual active-set method
+(Hintermüller, Ito, Kunisch, SIAM J. Optim. 13 (2002)), and unlike λ > 1e-8 it needs no absolute
+constant: of two numbers whose product vanishes at the solution, the larger one decides.
+Where both are within the solver's own error of zero the row is *weakly active*: the solution's
+derivative is then one-sided, and the answer carries a flag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
+from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock, residuals
+
+__all__ = ["ActiveSet", "Polished", "active_cones", "active_rows", "polish_qp", "stack_rows"]
+
+Mask = NDArray[np.bool_]
+
+_SAFETY = 10.0  # errors of slack and multiplier over the residuals that the solver left
+_ROUNDING = 64.0 * float(np.finfo(float).eps)
+_STEPS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveSet:
+    """Binding rows.
+
+    Attributes
+    ----------
+    rows
+        Mask (nineq,) of the inequalities taken as equalities in the backward pass.
+    weak
+        Mask (nineq,) of those whose slack and multiplier both vanish to within the tolerances.
+    tolerance
+        The two tolerances that decided ``weak``, for slack (in units of length) and multiplier (in
+        units of force).
+    """
+
+    rows: Mask
+    weak: Mask
+    tolerance: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Polished:
+    """Result of polishing: the exact solution on the right active rows, and its factorization.
+
+    ``steps`` counts factorizations; ``converged`` says whether every row passed the test of sign.
+    If not, ``solution`` is the one that came in and ``factor`` is None.
+    """
+
+    solution: QPSolution
+    active: ActiveSet
+    factor: KKTFactor | None
+    steps: int
+    converged: bool
+
+
+def row_lengths(M: Matrix) -> Array:
+    """Euclidean length of every row, 1 for a row of zeros."""
+    if sp.issparse(M):
+        squares = np.asarray(M.multiply(M).sum(axis=1)).ravel()
+    else:
+        squares = np.einsum("ij,ij->i", M, M)
+    return np.where(squares > 0.0, np.sqrt(squares), 1.0)
+
+
+def active_rows(qp: ConvexQP, solution: QPSolution, tolerance: float = 0.0) -> ActiveSet:
+    """Decide which rows of Gz ≤ h bind at a solution.
+
+    Parameters
+    ----------
+    qp, solution
+        Problem and what a solver said.
+    tolerance
+        Slack and multiplier (both relative to the scale of the data) below which a row counts as
+        weakly active; 0 takes ten times the residuals that the solver achieved.
+    """
+    if qp.nineq == 0:
+        nothing = np.zeros(0, dtype=bool)
+        return ActiveSet(nothing, nothing, (0.0, 0.0))
+    lengths = row_lengths(qp.G)
+    slack = (qp.h - qp.G @ solution.z) / lengths
+    force = solution.lam * lengths
+    size, push = _scales(qp, solution)
+    if tolerance > 0.0:
+        near, light = tolerance * size, tolerance * push
+    else:
+        near = _SAFETY * max(solution.primal / float(lengths.min()), _ROUNDING * size)
+        light = _SAFETY * max(solution.dual, _ROUNDING * push)
+    rows = force / push > slack / size
+    weak = (np.abs(slack) <= near) & (force <= light)
+    return ActiveSet(rows, weak, (near, light))
+
+
+def _scales(qp: ConvexQP, solution: QPSolution) -> tuple[float, float]:
+    size = float(np.abs(solution.z).max(initial=0.0))
+    forces = [qp.q, qp.P @ solution.z]
+    push = max(float(np.abs(part).max(initial=0.0)) for part in forces)
+    return size or 1.0, push or 1.0
+
+
+def active_cones(qp: ConvexQP, solution: QPSolution) -> Mask:
+    """Decide which cones bind: multiplier against slack, by the same rule."""
+    size, push = _scales(qp, solution)
+    values = [-cone.value(solution.z) for cone in qp.cones]
+    return np.array(
+        [mu / push > s / size for mu, s in zip(solution.mu, values, strict=True)], dtype=bool
+    )
+
+
+def stack_rows(A: Matrix, G: Matrix, rows: Mask) -> Matrix:
+    """C = [A; G₊], dense or CSC like its parts."""
+    if sp.issparse(A) or sp.issparse(G):
+        picked = sp.csr_matrix(G)[np.flatnonzero(rows)]
+        return sp.vstack([sp.csr_matrix(A), picked], format="csc")
+    if not rows.any():
+        return A
+    return np.concatenate([A, G[rows]])
+
+
+def polish_qp(
+    qp: ConvexQP, solution: QPSolution, tolerance: float = 0.0, clock: Phase = no_clock
+) -> Polished:
+    """Solve the QP on its active rows exactly, correcting the rows until all signs are right.
+
+    Each step solves the equality-constrained QP of the present guess by factorization; rows with a
+    negative multiplier leave, violated ones enter (primal-dual active-set method). It stops when
+    nothing changes: the KKT conditions then hold to rounding error. The method can cycle; the
+    solution that came in is returned then, with ``converged`` False.
+    """
+    with clock("setup"):
+        guess = active_rows(qp, solution, tolerance).rows
+        lengths = row_lengths(qp.G) if qp.nineq else np.zeros(0)
+    seen: set[bytes] = set()
+    steps = 0
+    while steps < _STEPS and guess.tobytes() not in seen:
+        seen.add(guess.tobytes())
+        steps += 1
+        factor = factorize_kkt(qp.P, stack_rows(qp.A, qp.G, guess), clock)
+        found = factor.solve(-qp.q, np.concatenate([qp.b, qp.h[guess]]), clock)
+        with clock("solve"):
+            lam = np.zeros(qp.nineq)
+            lam[guess] = found.y[qp.neq :]
+            slack = qp.h - qp.G @ found.x
+            z_size = float(np.abs(found.x).max(initial=1.0))
+            force = lam * lengths
+            push = max(float(np.abs(force).max(initial=0.0)), float(np.abs(qp.q).max()))
+            wrong_sign = guess & (force < -_ROUNDING * push)
+            violated = ~guess & (slack / lengths < -_ROUNDING * z_size * 10)
+            changed = wrong_sign | violated
+            guess = guess ^ changed
+        if not changed.any():
+            nu, lam = found.y[: qp.neq], np.maximum(lam, 0.0)
+            with clock("extract"):
+                primal, dual = residuals(qp, found.x, nu, lam, solution.mu)
+                better = QPSolution(
+                    found.x, nu, lam, solution.mu, "solved", solution.iterations, primal, dual
+                )
+                weak = active_rows(qp, better, tolerance)
+            if found.least_squares and max(primal, dual) > max(solution.primal, solution.dual):
+                break  # the rows contradict one another: not a solution
+            active = ActiveSet(guess, weak.weak, weak.tolerance)
+            return Polished(better, active, factor, steps, True)
+    return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)

@@ -1,0 +1,316 @@
+"""BPQP in NumPy: the two passes that both the torch layer and the benchmark's adapter run.
+
+Forward: any solver gives (z*, ν*, λ*). Backward (Pan et al., NeurIPS 2024, Theorem 1): with G₊ the
+binding rows at z* and v = ∂L/∂z*, any solver gives the solution z̃ and multipliers ν̃, λ̃₊ of
+
+    minimize ½ z̃ᵀPz̃ + vᵀz̃  subject to  Az̃ = 0, G₊z̃ = 0,
+
+and the gradients of L are
+
+    ∇q = z̃,  ∇P = ½(z̃z*ᵀ + z*z̃ᵀ),  ∇b = −ν̃,  ∇A = ν̃z*ᵀ + ν*z̃ᵀ,  ∇h = −λ̃,  ∇G = λ̃z*ᵀ + λ*z̃ᵀ
+
+with zeros in λ̃ and λ* outside the binding rows. For cones, P is the Hessian of the Lagrangian and
+G₊ has the gradients of the binding cones, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from bpqp_bench.contract import MethodError
+from bpqp_bench.errors import SpecError
+from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.layers.active_set import (
+    ActiveSet,
+    Mask,
+    active_cones,
+    active_rows,
+    polish_qp,
+    stack_rows,
+)
+from bpqp_bench.layers.cones import cone_terms, polish_cones
+from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt, independent_rows
+from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
+from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, SOLVERS, solve_qp
+
+__all__ = [
+    "BACKWARD_SOLVERS",
+    "POLISH",
+    "Adjoint",
+    "ForwardPass",
+    "Settings",
+    "adjoint_qp",
+    "backward_pass",
+    "forward_pass",
+    "gradients",
+]
+
+BACKWARD_SOLVERS = (*SOLVERS, "direct")
+POLISH = ("none", "solver", "active-set")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How BPQP solves its two problems.
+
+    Attributes
+    ----------
+    forward, backward
+        Solver of each pass: one of `SOLVERS`; "direct" factorizes the backward system.
+    cone_forward
+        Solver of the forward pass where there are cones and ``forward`` takes none.
+    eps_abs, eps_rel, max_iter
+        Stopping rule of both passes; 0 leaves the solver's own.
+    polish
+        "none"; "solver", OSQP's own polishing in the passes that OSQP solves; "active-set", which
+        solves the forward problem exactly on its binding rows and corrects them (`polish_qp`).
+    active_tol
+        Slack and multiplier, relative to the scale of the data, below which a row is weakly active;
+        0 takes ten times the residuals that the solver achieved.
+    """
+
+    forward: str = "osqp"
+    backward: str = "osqp"
+    cone_forward: str = "clarabel"
+    eps_abs: float = 1e-9
+    eps_rel: float = 1e-9
+    max_iter: int = 100_000
+    polish: str = "solver"
+    active_tol: float = 0.0
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("forward", self.forward, SOLVERS),
+            ("backward", self.backward, BACKWARD_SOLVERS),
+            ("cone_forward", self.cone_forward, CONE_SOLVERS),
+            ("polish", self.polish, POLISH),
+        ):
+            if value not in known:
+                raise SpecError(f"{what}={value!r} of BPQP is not one of {', '.join(known)}")
+        if min(self.eps_abs, self.eps_rel, self.max_iter, self.active_tol) < 0:
+            raise SpecError("tolerances and the iteration limit of BPQP cannot be negative")
+
+    @property
+    def tolerances(self) -> Tolerances:
+        """Stopping rule of the solvers."""
+        return Tolerances(self.eps_abs, self.eps_rel, self.max_iter)
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """Solution of the forward problem and what the backward pass needs.
+
+    ``factor`` is the factorized KKT matrix of the binding rows where polishing left one.
+    """
+
+    qp: ConvexQP
+    solution: QPSolution
+    active: ActiveSet
+    cones: Mask
+    factor: KKTFactor | None = None
+    info: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def n_active(self) -> int:
+        """Binding inequalities and cones."""
+        return int(self.active.rows.sum() + self.cones.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Adjoint:
+    """Solution of the backward QP.
+
+    Attributes
+    ----------
+    z, nu, lam, mu
+        z̃ (n,), ν̃ (neq,), λ̃ (nineq,) with zeros for rows that do not bind, μ̃ (cones,).
+    gradient
+        "exact"; "one-sided" if a row is weakly active, so that only directional derivatives exist
+        and this is the one of the chosen side; "least-squares" if the binding rows are dependent,
+        or the objective is flat in a direction that they leave free.
+    status, iterations
+        What the solver of the backward pass said.
+    """
+
+    z: Array
+    nu: Array
+    lam: Array
+    mu: Array
+    gradient: str
+    status: str
+    iterations: int | None
+
+
+def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> ForwardPass:
+    """Solve the forward problem and find its binding rows.
+
+    Check ``solution.status``: the point is NaN where the solver found none.
+    """
+    name = settings.forward
+    if qp.cones and name not in CONE_SOLVERS:
+        name = settings.cone_forward
+    own_polish = settings.polish == "solver" and name == "osqp"
+    solution = solve_qp(qp, name, settings.tolerances, clock, own_polish)
+    info: dict[str, object] = {"forward": name}
+    cones = np.zeros(len(qp.cones), dtype=bool)
+    if not np.isfinite(solution.z).all():
+        nothing = np.zeros(qp.nineq, dtype=bool)
+        return ForwardPass(qp, solution, ActiveSet(nothing, nothing, (0.0, 0.0)), cones, None, info)
+    if qp.cones:
+        with clock("extract"):
+            active = active_rows(qp, solution, settings.active_tol)
+            cones = active_cones(qp, solution)
+        if settings.polish == "active-set":
+            solution = polish_cones(qp, solution, active.rows, cones, clock)
+        return ForwardPass(qp, solution, active, cones, None, info)
+    if settings.polish == "active-set":
+        polished = polish_qp(qp, solution, settings.active_tol, clock)
+        info["polish_steps"] = polished.steps
+        info["polished"] = polished.converged
+        return ForwardPass(qp, polished.solution, polished.active, cones, polished.factor, info)
+    with clock("extract"):
+        active = active_rows(qp, solution, settings.active_tol)
+    return ForwardPass(qp, solution, active, cones, None, info)
+
+
+def backward_pass(
+    done: ForwardPass, upstream: Array, settings: Settings, clock: Phase = no_clock
+) -> Adjoint:
+    """Solve the backward QP for v = ``upstream``, shape (n,).
+
+    Raises
+    ------
+    MethodError
+        If the solver of the backward pass gives no answer.
+    """
+    qp = done.qp
+    with clock("prepare"):
+        H, C, owner, tip = qp.P, stack_rows(qp.A, qp.G, done.active.rows), (), False
+        if done.cones.any():
+            terms = cone_terms(qp, done.solution.z, done.solution.mu, done.cones)
+            H, owner, tip = terms.hessian, terms.owner, terms.tip
+            C = np.concatenate([C.toarray() if sp.issparse(C) else C, terms.rows])
+    if settings.backward == "direct":
+        factor = done.factor if done.factor is not None else factorize_kkt(H, C, clock)
+        found = factor.solve(-upstream, clock=clock)
+        z, y, singular = found.x, found.y, found.least_squares
+        status, iterations = "solved", None
+    else:
+        answer, singular = adjoint_qp(H, C, upstream, settings, clock)
+        z, y, status, iterations = answer.z, answer.nu, answer.status, answer.iterations
+    with clock("extract"):
+        neq, count = qp.neq, int(done.active.rows.sum())
+        lam, mu = np.zeros(qp.nineq), np.zeros(len(qp.cones))
+        lam[done.active.rows] = y[neq : neq + count]
+        for i, cone_index in enumerate(owner):
+            mu[cone_index] += y[neq + count + i]
+        if singular:
+            gradient = "least-squares"
+        else:
+            gradient = "one-sided" if done.active.weak.any() or tip else "exact"
+        return Adjoint(z, y[:neq], lam, mu, gradient, status, iterations)
+
+
+def adjoint_qp(
+    H: Matrix, C: Matrix, upstream: Array, settings: Settings, clock: Phase = no_clock
+) -> tuple[QPSolution, bool]:
+    """Solve minimize ½z̃ᵀHz̃ + vᵀz̃ subject to Cz̃ = 0 by an iterative solver.
+
+    H and v are brought to unit size first: the equalities' right-hand sides are all zero, so a
+    solver has nothing but its absolute tolerance to judge them by. Some solvers take dependent
+    rows for infeasibility; they get the problem again without them.
+
+    Returns
+    -------
+    QPSolution, bool
+        z̃ and, as ``nu``, the multipliers of Cz̃ = 0; and whether rows were dependent.
+    """
+    with clock("prepare"):
+        scale_h = float(abs(H).max()) or 1.0
+        scale_v = float(np.abs(upstream).max()) or 1.0
+        G, h = _no_rows(C), np.zeros(0)
+        problem = ConvexQP(H / scale_h, upstream / scale_v, C, np.zeros(C.shape[0]), G, h)
+    own_polish = settings.polish == "solver" and settings.backward == "osqp"
+    found = solve_qp(problem, settings.backward, settings.tolerances, clock, own_polish)
+    dependent = False
+    if not np.isfinite(found.z).all() and C.shape[0] and not sp.issparse(C):
+        with clock("setup"):
+            kept = independent_rows(C)
+            dependent = len(kept) < C.shape[0]
+        if dependent:
+            reduced = ConvexQP(problem.P, problem.q, C[kept], np.zeros(len(kept)), G, h)
+            found = solve_qp(reduced, settings.backward, settings.tolerances, clock, own_polish)
+            with clock("extract"):
+                # Multipliers of least norm on all rows, as with a direct solution.
+                nu = np.linalg.lstsq(C.T, C[kept].T @ found.nu, rcond=None)[0]
+                found = QPSolution(
+                    found.z,
+                    nu,
+                    found.lam,
+                    found.mu,
+                    found.status,
+                    found.iterations,
+                    found.primal,
+                    found.dual,
+                )
+    if not np.isfinite(found.z).all():
+        raise MethodError(
+            f"backward solver {settings.backward} gave no answer ({found.status}); "
+            "choose backward=direct or another solver"
+        )
+    with clock("extract"):
+        return QPSolution(
+            found.z * (scale_v / scale_h),
+            found.nu * scale_v,
+            found.lam,
+            found.mu,
+            found.status,
+            found.iterations,
+            found.primal,
+            found.dual * scale_v,
+        ), dependent
+
+
+def _no_rows(C: Matrix) -> Matrix:
+    shape = (0, C.shape[1])
+    return sp.csc_matrix(shape) if sp.issparse(C) else np.zeros(shape)
+
+
+def gradients(done: ForwardPass, adjoint: Adjoint, wrt: Sequence[str]) -> dict[str, Matrix]:
+    """Gradients of L by name; for a sparse matrix, CSC on its own pattern."""
+    qp, at = done.qp, done.solution
+    lam = np.where(done.active.rows, at.lam, 0.0)
+    found: dict[str, Matrix] = {}
+    for name in wrt:
+        if name == "q":
+            found[name] = adjoint.z
+        elif name == "b":
+            found[name] = -adjoint.nu
+        elif name == "h":
+            found[name] = -adjoint.lam
+        elif name == "P":
+            half = 0.5 * adjoint.z
+            found[name] = _outer_sum(qp.P, half, at.z, at.z, half)
+        elif name == "A":
+            found[name] = _outer_sum(qp.A, adjoint.nu, at.z, at.nu, adjoint.z)
+        elif name == "G":
+            found[name] = _outer_sum(qp.G, adjoint.lam, at.z, lam, adjoint.z)
+        else:
+            raise SpecError(f"no gradient with respect to {name!r}")
+    return found
+
+
+def _outer_sum(pattern: Matrix, a: Array, b: Array, c: Array, d: Array) -> Matrix:
+    """Compute abᵀ + cdᵀ, on the pattern of a sparse matrix."""
+    if not sp.issparse(pattern):
+        out = np.outer(a, b)
+        out += np.outer(c, d)
+        return out
+    rows = pattern.indices
+    columns = np.repeat(np.arange(pattern.shape[1]), np.diff(pattern.indptr))
+    data = a[rows] * b[columns] + c[rows] * d[columns]
+    return sp.csc_matrix((data, rows, pattern.indptr), shape=pattern.shape)

@@ -1,0 +1,273 @@
+"""Direct solution of the equality-constrained KKT system, dense and sparse.
+
+The backward QP of BPQP, minimize ½ z̃ᵀPz̃ + vᵀz̃ subject to Cz̃ = 0, is the linear system
+
+    ⎡ P  Cᵀ ⎤ ⎡ x ⎤   ⎡ r ⎤
+    ⎣ C  0  ⎦ ⎣ y ⎦ = ⎣ s ⎦        r = −v, s = 0,
+
+which is factorized here once and solved with iterative refinement; with another right-hand side it
+is one step of a primal-dual active-set method, which `bpqp_bench.layers.active_set` uses to polish.
+
+Dense data go the first way that holds:
+
+1. Cholesky of P and of the Schur complement CP⁻¹Cᵀ, where both are positive definite and far enough
+   from singular;
+2. Bunch–Kaufman factorization of the whole matrix (LAPACK sytrf);
+3. for a singular matrix, least squares: x of least norm among the solutions, y of least norm, the
+   constraints' rows taken with unit length. The answer says so.
+
+Sparse data are factorized as LDLᵀ with ±δ on the diagonal, which makes any ordering stable
+(Vanderbei, SIAM J. Optim. 5 (1995)), and the refinement takes δ out again; on a singular consistent
+system it converges to a least-squares solution (it is the proximal method of multipliers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sla
+import scipy.sparse as sp
+from scipy.linalg import lapack
+
+from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.layers.problem import Phase, no_clock
+
+__all__ = ["KKTFactor", "KKTSolution", "factorize_kkt", "independent_rows"]
+
+_EPS = float(np.finfo(float).eps)
+_FAR_FROM_SINGULAR = 1e-14  # reciprocal condition numbers for Cholesky
+_SINGULAR = 20 * _EPS  # and for the whole matrix
+_BACKWARD_STABLE = 1e-12  # residual, relative to the data, that a factorization must reach
+_DELTA = 1e-9
+_DENSE_REFINEMENTS = 6
+_SPARSE_REFINEMENTS = 200
+
+Apply = Callable[[Array, Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class KKTSolution:
+    """Solution of one system.
+
+    Attributes
+    ----------
+    x, y
+        Primal part (n,) and multipliers (p,).
+    residual
+        Normwise backward error: residual over the size of the data times the solution.
+    least_squares
+        Whether the matrix is singular, so that x or y is one of many (of least norm), or solves
+        the system in the least-squares sense only.
+    """
+
+    x: Array
+    y: Array
+    residual: float
+    least_squares: bool
+
+
+@dataclass(frozen=True, eq=False)
+class KKTFactor:
+    """Factorized system; rows of C are scaled to unit length and P to unit size inside.
+
+    Attributes
+    ----------
+    how
+        "cholesky", "symmetric indefinite", "sparse" or "least squares".
+    """
+
+    P: Matrix
+    C: Matrix
+    how: str
+    singular: bool
+    scale: float
+    weights: Array
+    apply: Apply
+    norms: tuple[float, float]
+
+    def solve(self, r: Array, s: Array | None = None, clock: Phase = no_clock) -> KKTSolution:
+        """Solve for right-hand sides r (n,) and s (p,), zero if not given."""
+        s = np.zeros(self.C.shape[0]) if s is None else s
+        with clock("solve"):
+            found = self._refined(r, s)
+        if found.residual > _BACKWARD_STABLE and not self.singular and not sp.issparse(self.P):
+            with clock("setup"):
+                other = _next_dense(self)
+            return other.solve(r, s, clock)
+        return found
+
+    def _refined(self, r: Array, s: Array) -> KKTSolution:
+        r_scaled, s_scaled = r / self.scale, s * self.weights
+        x, y = self.apply(r_scaled, s_scaled)
+        best, left = self._residual(x, y, r_scaled, s_scaled)
+        sparse = sp.issparse(self.P)
+        for _ in range(_SPARSE_REFINEMENTS if sparse else _DENSE_REFINEMENTS):
+            if best <= _EPS or (self.how == "least squares"):
+                break
+            dx, dy = self.apply(*left)
+            error, next_left = self._residual(x + dx, y + dy, r_scaled, s_scaled)
+            if not error < 0.9 * best:
+                break
+            x, y, best, left = x + dx, y + dy, error, next_left
+        return KKTSolution(x, y * self.scale * self.weights, best, self.singular)
+
+    def _residual(
+        self, x: Array, y: Array, r: Array, s: Array
+    ) -> tuple[float, tuple[Array, Array]]:
+        top = r - (self.P @ x) / self.scale - self.C.T @ (self.weights * y)
+        bottom = s - self.weights * (self.C @ x)
+        norm_p, norm_c = self.norms
+        size_x, size_y = np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)
+        above = norm_p * size_x + norm_c * size_y + np.abs(r).max(initial=0.0)
+        below = norm_c * size_x + np.abs(s).max(initial=0.0)
+        error = max(
+            float(np.abs(top).max(initial=0.0) / above) if above else 0.0,
+            float(np.abs(bottom).max(initial=0.0) / below) if below else 0.0,
+        )
+        return (error if np.isfinite(error) else float("inf")), (top, bottom)
+
+
+def factorize_kkt(P: Matrix, C: Matrix, clock: Phase = no_clock) -> KKTFactor:
+    """Factorize the KKT matrix of a symmetric positive semidefinite P (n, n) and rows C (p, n).
+
+    Never raises for a singular matrix: see `KKTSolution.least_squares`.
+    """
+    with clock("setup"):
+        if sp.issparse(P) or sp.issparse(C):
+            return _sparse(sp.csc_matrix(P), sp.csc_matrix(C))
+        scale, weights, norms = _scaling(P, C)
+        apply = _cholesky(P, C, scale, weights)
+        if apply is not None:
+            return KKTFactor(P, C, "cholesky", False, scale, weights, apply, norms)
+        return _indefinite(P, C, scale, weights, norms)
+
+
+def _next_dense(factor: KKTFactor) -> KKTFactor:
+    parts = (factor.P, factor.C, factor.scale, factor.weights, factor.norms)
+    return _indefinite(*parts) if factor.how == "cholesky" else _least_squares(*parts)
+
+
+def _scaling(P: Matrix, C: Matrix) -> tuple[float, Array, tuple[float, float]]:
+    size = float(abs(P).max()) if P.shape[0] else 0.0
+    scale = size if size > 0.0 else 1.0
+    if sp.issparse(C):
+        lengths = np.sqrt(np.asarray(C.multiply(C).sum(axis=1)).ravel())
+    else:
+        lengths = np.sqrt(np.einsum("ij,ij->i", C, C))
+    weights = np.where(lengths > 0.0, 1.0 / np.where(lengths > 0.0, lengths, 1.0), 1.0)
+    # Norms up to a modest factor: they only scale the residual that is judged.
+    norm_p = float(np.asarray(abs(P).sum(axis=0)).max(initial=0.0)) / scale
+    return scale, weights, (norm_p, 1.0)
+
+
+def _cholesky(P: Array, C: Array, scale: float, weights: Array) -> Apply | None:
+    """P = LLᵀ and S = (L⁻¹Cᵀ)ᵀ(L⁻¹Cᵀ) = MMᵀ, or None where they do not exist safely."""
+    p = C.shape[0]
+    L, failed = lapack.dpotrf(P.T / scale, lower=1, clean=0, overwrite_a=1)
+    if failed:
+        return None
+    size = float(np.abs(P).sum(axis=0).max()) / scale
+    if lapack.dpocon(L, size, uplo="L")[0] < _FAR_FROM_SINGULAR:
+        return None
+    if p == 0:
+        return lambda r, s: (lapack.dpotrs(L, r, lower=1)[0], s)
+    W = lapack.dtrtrs(L, (C * weights[:, None]).T, lower=1)[0]
+    S = sla.blas.dsyrk(1.0, W, trans=1, lower=1)
+    full_size = float((np.abs(S).sum(axis=0) + np.abs(S).sum(axis=1)).max())
+    M, failed = lapack.dpotrf(S, lower=1, clean=0, overwrite_a=1)
+    if failed or lapack.dpocon(M, full_size, uplo="L")[0] < _FAR_FROM_SINGULAR:
+        return None
+
+    def apply(r: Array, s: Array) -> tuple[Array, Array]:
+        t = lapack.dtrtrs(L, r, lower=1)[0]
+        y = lapack.dpotrs(M, W.T @ t - s, lower=1)[0]
+        return lapack.dtrtrs(L, t - W @ y, lower=1, trans=1)[0], y
+
+    return apply
+
+
+def _indefinite(
+    P: Array, C: Array, scale: float, weights: Array, norms: tuple[float, float]
+) -> KKTFactor:
+    n, p = P.shape[0], C.shape[0]
+    K = np.zeros((n + p, n + p), order="F")
+    K[:n, :n] = P.T / scale
+    K[n:, :n] = C * weights[:, None]  # the lower triangle is all that is read
+    size = float(np.abs(K).sum(axis=1).max(initial=1.0))
+    work = int(lapack.dsytrf_lwork(n + p, lower=1)[0])
+    ldl, pivots, failed = lapack.dsytrf(K, lower=1, lwork=work, overwrite_a=1)
+    if failed or lapack.dsycon(ldl, pivots, size, lower=1)[0] < _SINGULAR:
+        return _least_squares(P, C, scale, weights, norms)
+
+    def apply(r: Array, s: Array) -> tuple[Array, Array]:
+        both = lapack.dsytrs(ldl, pivots, np.concatenate([r, s]), lower=1)[0]
+        return both[:n], both[n:]
+
+    return KKTFactor(P, C, "symmetric indefinite", False, scale, weights, apply, norms)
+
+
+def _least_squares(
+    P: Array, C: Array, scale: float, weights: Array, norms: tuple[float, float]
+) -> KKTFactor:
+    """Null-space method with ranks revealed: x of least norm on {Cx = s}, then y of least norm."""
+    n, p = P.shape[0], C.shape[0]
+    rows = C * weights[:, None]
+    Q, R, order, rank = _pivoted(rows)
+    range_of, null = Q[:, :rank], Q[:, rank:]
+    eigenvalues, V = np.linalg.eigh(null.T @ (P / scale) @ null)
+    floor = max(n, 1) * _EPS * max(float(np.abs(eigenvalues).max(initial=0.0)), norms[0] * 1e-3)
+    kept = np.abs(eigenvalues) > floor
+    basis = null @ V[:, kept]
+    singular = rank < p or not kept.all()
+
+    def apply(r: Array, s: Array) -> tuple[Array, Array]:
+        x = np.zeros(n)
+        if rank:
+            x = range_of @ sla.solve_triangular(R[:rank, :rank], s[order[:rank]], trans="T")
+        x = x + basis @ ((basis.T @ (r - (P @ x) / scale)) / eigenvalues[kept])
+        y = np.zeros(p)
+        if p:
+            y = np.linalg.lstsq(rows.T, r - (P @ x) / scale, rcond=max(n, p) * 10 * _EPS)[0]
+        return x, y
+
+    return KKTFactor(P, C, "least squares", singular, scale, weights, apply, norms)
+
+
+def _pivoted(rows: Array) -> tuple[Array, Array, Array, int]:
+    p, n = rows.shape
+    if p == 0:
+        return np.eye(n), np.zeros((n, 0)), np.zeros(0, dtype=np.int64), 0
+    Q, R, order = sla.qr(rows.T, pivoting=True)
+    pivots = np.abs(np.diag(R))
+    rank = int((pivots > max(n, p) * 10 * _EPS * pivots.max(initial=0.0)).sum())
+    return Q, R, order, rank
+
+
+def independent_rows(C: Array) -> Array:
+    """Indices, in order, of a largest set of independent rows of C (p, n), by pivoted QR."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", C, C))
+    _, _, order, rank = _pivoted(C / np.where(lengths > 0.0, lengths, 1.0)[:, None])
+    return np.sort(order[:rank])
+
+
+def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
+    import qdldl  # noqa: PLC0415
+
+    n, p = P.shape[0], C.shape[0]
+    scale, weights, norms = _scaling(P, C)
+    upper = sp.triu(P / scale, format="csc") + _DELTA * sp.eye(n, format="csc")
+    scaled = sp.diags(weights) @ C
+    corner = -_DELTA * sp.eye(p, format="csc")
+    K = sp.bmat([[upper, scaled.T], [None, corner]], format="csc") if p else upper
+    solver = qdldl.Solver(sp.csc_matrix(K), upper=True)
+    # A pivot of the size of δ was zero before: dependent rows, or no curvature.
+    pivots = np.abs(solver.factors()[1])
+    singular = bool((pivots < 100 * _DELTA).any())
+
+    def apply(r: Array, s: Array) -> tuple[Array, Array]:
+        both = np.asarray(solver.solve(np.concatenate([r, s])))
+        return both[:n], both[n:]
+
+    return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms)

@@ -1,0 +1,105 @@
+"""The QP solvers of the layers, by name.
+
+Each is called through its own interface: set-up and iterations are then told apart by the clock,
+and a failure keeps its cause (infeasible, unbounded, iteration limit), which a common wrapper
+reduces to "not found".
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+
+from bpqp_bench.errors import SpecError
+from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
+
+__all__ = ["CONE_SOLVERS", "DENSE_ONLY", "SOLVERS", "SPARSE_CAPABLE", "qp_solver", "solve_qp"]
+
+SOLVERS = (
+    "osqp",
+    "proxqp",
+    "proxqp-sparse",
+    "piqp",
+    "clarabel",
+    "daqp",
+    "quadprog",
+    "highs",
+    "scs",
+)
+CONE_SOLVERS = ("clarabel", "scs")
+DENSE_ONLY = ("proxqp", "daqp", "quadprog")
+SPARSE_CAPABLE = tuple(name for name in SOLVERS if name not in DENSE_ONLY)
+
+Solver = Callable[[ConvexQP, Tolerances, Phase], QPSolution]
+
+
+def qp_solver(name: str, polish: bool = False) -> Solver:
+    """Return ``solve(qp, tolerances, clock)`` of a solver.
+
+    Parameters
+    ----------
+    name
+        One of `SOLVERS`.
+    polish
+        The solver's own polishing, which only OSQP has.
+
+    Raises
+    ------
+    SpecError
+        If there is no such solver, or it has no polishing of its own.
+    """
+    if name not in SOLVERS:
+        raise SpecError(f"unknown QP solver {name!r}; solvers are {', '.join(SOLVERS)}")
+    if polish and name != "osqp":
+        raise SpecError(f"{name} has no polishing of its own; only osqp has")
+    module = importlib.import_module(f"bpqp_bench.layers.solvers.{name.removesuffix('-sparse')}_")
+    if name == "osqp":
+        return partial(module.solve, polish=polish)
+    if name == "proxqp-sparse":
+        return partial(module.solve, backend="sparse")
+    found: Solver = module.solve
+    return found
+
+
+def solve_qp(
+    qp: ConvexQP,
+    solver: str = "osqp",
+    tolerances: Tolerances | None = None,
+    clock: Phase = no_clock,
+    polish: bool = False,
+) -> QPSolution:
+    """Solve a QP (with `CONE_SOLVERS` also an SOCP).
+
+    Parameters
+    ----------
+    qp
+        The problem.
+    solver
+        One of `SOLVERS`.
+    tolerances
+        Stopping rule; the solver's own by default.
+    clock
+        Marks the phases prepare, setup, solve and extract.
+    polish
+        OSQP's own polishing.
+
+    Returns
+    -------
+    QPSolution
+        Also where the solver failed: the status says so and the point is NaN if it has none.
+
+    Raises
+    ------
+    SpecError
+        If there is no such solver, or it cannot take cones or sparse data.
+    """
+    call = qp_solver(solver, polish)
+    if qp.cones and solver not in CONE_SOLVERS:
+        raise SpecError(f"{solver} takes no second-order cones; {', '.join(CONE_SOLVERS)} do")
+    if qp.is_sparse and solver in DENSE_ONLY:
+        raise SpecError(
+            f"{solver} takes dense matrices only; for sparse data choose one of "
+            f"{', '.join(SPARSE_CAPABLE)}"
+        )
+    return call(qp, tolerances or Tolerances(), clock)

@@ -1,0 +1,56 @@
+"""OSQP: operator splitting (Stellato et al., Math. Prog. Comp. 12 (2020))."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
+from bpqp_bench.layers.solvers._common import answer, csc_upper, failed, stack_sparse
+
+__all__ = ["solve"]
+
+_STATUS = {
+    "solved": "solved",
+    "solved inaccurate": "inaccurate",
+    "maximum iterations reached": "iteration limit",
+    "primal infeasible": "infeasible",
+    "primal infeasible inaccurate": "infeasible",
+    "dual infeasible": "unbounded",
+    "dual infeasible inaccurate": "unbounded",
+    "problem non convex": "not convex",
+}
+_INFINITY = 1e30  # OSQP's own
+
+
+def solve(
+    qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock, polish: bool = False
+) -> QPSolution:
+    """Solve a QP by OSQP; ``polish`` is the solver's own (a least-squares step at the end)."""
+    import osqp  # noqa: PLC0415
+
+    neq = qp.neq
+    settings: dict[str, object] = {"verbose": False, "polishing": polish}
+    if tolerances.eps_abs:
+        settings["eps_abs"] = tolerances.eps_abs
+    if tolerances.eps_rel:
+        settings["eps_rel"] = tolerances.eps_rel
+    if tolerances.max_iter:
+        settings["max_iter"] = tolerances.max_iter
+    with clock("prepare"):
+        P, C = csc_upper(qp.P), stack_sparse(qp.A, qp.G)
+        upper = np.concatenate([qp.b, qp.h])
+        lower = np.concatenate([qp.b, np.full(qp.nineq, -_INFINITY)])
+    with clock("setup"):
+        solver = osqp.OSQP(algebra="builtin")
+        try:
+            solver.setup(P, qp.q, C, lower, upper, **settings)
+        except (osqp.OSQPException, ValueError) as error:
+            # Its set-up factorizes; a matrix that is not positive semidefinite shows there.
+            return failed(qp, f"failed (OSQP set-up: {error})")
+    with clock("solve"):
+        found = solver.solve(raise_error=False)
+    with clock("extract"):
+        status = _STATUS.get(found.info.status, f"failed (OSQP: {found.info.status})")
+        if status in {"infeasible", "unbounded", "not convex"}:
+            return failed(qp, status, found.info.iter)
+        return answer(qp, status, found.info.iter, found.x, found.y[:neq], found.y[neq:])

@@ -51,7 +51,7 @@ class Cvxpy(Method):
         {
             "form": "parameters",
             "solver": "CLARABEL",
-            "mode": "dense",  # diffcp's way to solve the derivative's system
+            "mode": "auto",  # how diffcp solves for the derivative: dense, lsqr, lsmr; see `build`
             "tolerance": 0.0,  # 0: the solver's own default
             "drop_epsilon": False,  # LP without its ε‖z‖²: another problem, see `poses`
         }
@@ -72,7 +72,7 @@ class Cvxpy(Method):
         for key, known in {
             "form": ("parameters", "constants"),
             "solver": tuple(_TIGHTER),
-            "mode": ("dense", "lsqr", "lsmr"),
+            "mode": ("auto", "dense", "lsqr", "lsmr"),
         }.items():
             if o[key] not in known:
                 raise SpecError(f"{key}={o[key]} of method {self.name}: {' or '.join(known)}")
@@ -94,7 +94,7 @@ class Cvxpy(Method):
         return replace(instance, P=np.zeros((instance.n, instance.n)), planted=None, sha256="")
 
     def build(self, template: Instance) -> None:
-        """Declare the parametrized problem and canonicalize it, with the template's values."""
+        """Choose diffcp's mode; declare the parametrized problem and canonicalize it."""
         import cvxpy as cp
 
         self._solver_options = {

@@ -123,16 +123,19 @@ def test_vjp_against_finite_differences_of_the_kkt_solution(name):
     np.testing.assert_allclose(gradient, expected, atol=1e-7 * (1 + abs(expected).max()))
 
 
+@pytest.mark.parametrize("nineq", [6, 20])  # fewer and more rows than parameters
 @pytest.mark.parametrize("iterations", [1, 2, 3, 8, 60])
-def test_vjp_is_the_jacobian_transposed_at_every_truncation(iterations):
-    data, *_ = planted_qp(seed=3)
+def test_vjp_is_the_jacobian_transposed_at_every_truncation(iterations, nineq):
+    data, *_ = planted_qp(seed=3, nineq=nineq)
     settings = Settings(tolerance=1e-15, max_iterations=iterations)
     split, run = solve(data, settings)
     v = np.random.default_rng(1).standard_normal(12)
-    by_name = jacobian(split, run.masks, ("q", "b", "h"))
     products = vjp(split, run, v, ("q", "b", "h"))
+    by_name = jacobian(split, run.masks, ("q", "b", "h"))
     for name, J in by_name.items():
         expected = J.T @ v
+        alone = jacobian(split, run.masks, (name,))[name]
+        np.testing.assert_allclose(alone, J, atol=1e-13 * (1 + abs(J).max()))
         np.testing.assert_allclose(products[name], expected, atol=1e-13 * (1 + abs(J).max()))
 
 

@@ -10,7 +10,8 @@ scaled multipliers e = (ν, λ)/ρ and t = e + (0, s), one iteration is (the pap
 Differentiating it gives the paper's recursion (its eq. 7): the derivative of u with respect to a
 parameter obeys a linear recursion whose matrix depends on the iterates through the signs of u_G
 alone. Every product of the loop that touches an n-vector is taken out of it with W = K⁻¹Mᵀ and
-S = ρMW, so that an iteration costs p² for z and p²d for a Jacobian of d columns, p rows in M.
+S = ρMW, so that with p rows in M an iteration costs p² for z, and p²·min(p, d) for a Jacobian with
+respect to d parameters.
 """
 
 from __future__ import annotations
@@ -369,7 +370,7 @@ def _ratio(value: float, scale: float) -> float:
 def jacobian(
     split: Splitting, masks: NDArray[np.bool_], wrt: Sequence[str] = ("q",)
 ) -> dict[str, Array]:
-    """Carry the Jacobian of the truncated iteration forward, as published.
+    """Carry the Jacobian of the truncated iteration forward, as published, and return it.
 
     Parameters
     ----------
@@ -394,7 +395,12 @@ def jacobian(
         part = -split.W.T if name == "q" else ((S - np.eye(p)) * split.scale)[:, rows]
         parts.append(part)
         widths.append(part.shape[1])
-    constant = np.asfortranarray(np.hstack(parts))
+    inputs = np.hstack(parts)
+    # q, b and h enter the iteration through one vector of p numbers, ∂/∂parameter of which is
+    # ``inputs``; where p is the smaller number the Jacobian with respect to it is carried, and the
+    # chain rule is left for the end.
+    condensed = p < inputs.shape[1]
+    constant = np.asfortranarray(np.eye(p) if condensed else inputs)
     U, spare = constant.copy(order="F"), np.empty_like(constant)
     # One iteration is U ← (D_e − S D_t) U + constant with diagonal D_e, D_t given by the signs.
     step = np.empty((p, p), order="F")
@@ -411,6 +417,8 @@ def jacobian(
         U, spare = spare, U
     # z comes from the state before the last update of u, and z after one iteration from zero.
     T = U * _reflection(masks[-2], neq)[:, None] if len(masks) > 1 else np.zeros_like(U)
+    if condensed:
+        T = T @ inputs
     found = {}
     at = 0
     for name, width in zip(wrt, widths, strict=True):

@@ -43,7 +43,7 @@ _FRESH = 1e-6  # above this relative step the Jacobian is factorized anew
 _ACCEPTED = 1e-18  # residual relative to its terms
 _ACCEPTED_LP = 1e-13  # where z is not unique: q then balances only up to its own rounding
 _FEASIBLE = 1e-14  # relative violation or negative multiplier; such a margin is degenerate anyway
-_TIP = 1e-6  # ρ relative to its terms below which a cone is taken to be at its tip
+_TIP = 1e-7  # ρ relative to g and d below which a cone is taken to be at its tip
 _SINGULAR = 1e14
 
 
@@ -327,13 +327,12 @@ def _judge(
 
 
 def _tips(groups: Sequence[ConeGroup], iterate: ConicIterate) -> Mask:
-    """Return which cones have ‖Fz + g‖ ≈ 0 while active."""
-    tips = np.zeros(iterate.mu.size, dtype=bool)
+    """Return which active cones are at their tip, where ‖Fz + g‖ is not differentiable."""
+    tips = iterate.tips.copy()
     for group in groups:
-        image = np.asarray(group.F @ iterate.z)
-        rho = np.linalg.norm(image + group.g, axis=1)
-        scale = np.linalg.norm(image) + np.linalg.norm(group.g, axis=1) + np.abs(group.d)
-        tips[group.index] = iterate.active_cones[group.index] & (rho <= _TIP * (scale + 1e-300))
+        rho = np.linalg.norm(np.asarray(group.F @ iterate.z) + group.g, axis=1)
+        scale = np.linalg.norm(group.g, axis=1) + np.abs(group.d)
+        tips[group.index] |= iterate.active_cones[group.index] & (rho <= _TIP * scale)
     return tips
 
 

@@ -25,6 +25,7 @@ __all__ = ["ConeGroup", "ConicIterate", "group_cones", "interior_point_conic"]
 _ITERATIONS = 100
 _SMALLEST_GAP = 1e-14
 _FARKAS = 1e-10
+_INSIDE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class ConeGroup:
 
 @dataclass(frozen=True, eq=False)
 class ConicIterate:
-    """Interior point; ``active`` and ``active_cones`` are its guesses."""
+    """Interior point; ``active``, ``active_cones`` and ``tips`` (at their tip) are guesses."""
 
     z: Array
     nu: Array
@@ -52,6 +53,7 @@ class ConicIterate:
     mu: Array
     active: NDArray[np.bool_]
     active_cones: NDArray[np.bool_]
+    tips: NDArray[np.bool_]
     gap: float
     residual: float
 
@@ -321,15 +323,18 @@ def _iterate(
     quality: tuple[float, float],
 ) -> ConicIterate:
     z, nu, s, y = point
-    # Each in units of its largest: rows of one problem are scaled alike, unlike λ against slack.
-    largest_s = max(float(_slack(v).max(initial=0.0)) for v in s)
-    largest_y = max(float(v.head.max(initial=0.0)) for v in y)
-    guesses = [b.head * largest_s > _slack(a) * largest_y for a, b in zip(s, y, strict=True)]
+    rights = ([qp.h] if qp.h.size else []) + [group.d for group in groups]
+    # Slacks and multipliers each in their own unit: neither knows the other's scale.
+    unit_s = max(float(np.maximum(a.head, np.abs(r)).max()) for a, r in zip(s, rights, strict=True))
+    unit_y = max(float(np.abs(qp.q).max()), *(float(v.head.max()) for v in y))
+    guesses = [b.head * unit_s > _slack(a) * unit_y for a, b in zip(s, y, strict=True)]
     lines = 1 if qp.h.size else 0
     total = sum(group.index.size for group in groups)
-    mu, active_cones = np.zeros(total), np.zeros(total, dtype=bool)
+    mu, active_cones, tips = np.zeros(total), np.zeros(total, bool), np.zeros(total, bool)
     for group, v, guess in zip(groups, y[lines:], guesses[lines:], strict=True):
         mu[group.index], active_cones[group.index] = v.head, guess
+        # At a tip y lies inside its cone, elsewhere it tends to the boundary with s.
+        tips[group.index] = guess & (_slack(v) > _INSIDE * v.head)
     return ConicIterate(
         z=z,
         nu=nu,
@@ -337,6 +342,7 @@ def _iterate(
         mu=mu,
         active=guesses[0] if lines else np.zeros(0, dtype=bool),
         active_cones=active_cones,
+        tips=tips,
         gap=quality[0],
         residual=quality[1],
     )

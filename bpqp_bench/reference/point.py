@@ -16,7 +16,7 @@ __all__ = ["DEGENERATE_MARGIN", "Mask", "Point"]
 Mask = NDArray[np.bool_]
 
 # A margin below this is not told from zero: the data's own rounding moves it that far.
-DEGENERATE_MARGIN = 1e-13
+DEGENERATE_MARGIN = 1e-14
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,13 +24,16 @@ __all__ = [
 
 SOURCE = "Pan et al., 2023 version of arXiv 2411.19285 (16-core Xeon E5-2630 v3; qpth on a GPU)"
 
-# What the paper calls the method whose registry name is the key; variants of a method that the
-# paper did not run have no published figure.
+# What the paper calls the method whose registry name is the key: the method as tuned here, and
+# the variant with the paper's settings. Variants of another kind have no published figure.
 _PAPER_NAMES = {
     "exact": "Exact",
+    "exact-paper": "Exact",
     "cvxpy-lp0": "CVXPY",
     "cvxpy": "CVXPY",
+    "cvxpy-paper": "CVXPY",
     "qpth": "qpth/OptNet",
+    "qpth-paper": "qpth/OptNet",
     "bpqp": "BPQP",
     "bpqp-paper": "BPQP",
 }
@@ -78,9 +81,9 @@ def published_time(method: str, family: str, which: str, size: str) -> Published
     Notes
     -----
     The paper's CVXPY rows on LP are of the problem with ε = 0, so they belong to ``cvxpy-lp0``;
-    ``cvxpy`` on LP has none.
+    ``cvxpy`` and ``cvxpy-paper`` on LP have none.
     """
-    if family == "lp" and method == "cvxpy":
+    if family == "lp" and method in ("cvxpy", "cvxpy-paper"):
         return None
     if family != "lp" and method == "cvxpy-lp0":
         return None

@@ -63,7 +63,8 @@ def compare(
     from bpqp_bench.compare import agreement, compare_runs, different_machines, to_frame
     from bpqp_bench.errors import ResultsError
     from bpqp_bench.report.inputs import load_inputs
-    from bpqp_bench.report.tables.efficiency import BASE, FAMILIES
+    from bpqp_bench.report.tables._times import BASE
+    from bpqp_bench.report.tables.efficiency import FAMILIES
     from bpqp_bench.report.text import interval, significant
 
     a, b = load_inputs(run_a), load_inputs(run_b)

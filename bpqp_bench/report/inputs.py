@@ -14,6 +14,7 @@ from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.profiles import Profile, profile
 from bpqp_bench.registry import Registry
 from bpqp_bench.report.cells import Cells
+from bpqp_bench.results import load_measurements, to_frame
 
 __all__ = ["Inputs", "MethodName", "Names", "load_inputs"]
 
@@ -145,8 +146,6 @@ def load_inputs(
     ResultsError
         If the directory is not a run or cannot be read.
     """
-    from bpqp_bench.results import load_measurements, to_frame  # noqa: PLC0415
-
     if not run_dir.is_dir():
         raise ResultsError(f"{run_dir} is not a run directory")
     frame = to_frame(load_measurements(run_dir))

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
 
 from bpqp_bench.registry import Registry
+from bpqp_bench.report.claims import Judged, claims_markdown, judge_claims
 from bpqp_bench.report.figures import FIGURES
 from bpqp_bench.report.figures._style import RC
 from bpqp_bench.report.inputs import Inputs, load_inputs
 from bpqp_bench.report.latex import document, table_latex
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.model import Drawing, Table
+from bpqp_bench.report.page import page
 from bpqp_bench.report.tables import TABLES, requested_methods
 
-__all__ = ["draw_figures", "render_inputs", "render_report", "save_drawings", "write_table"]
+__all__ = [
+    "draw_figures",
+    "render_inputs",
+    "render_report",
+    "save_drawings",
+    "write_claims",
+    "write_table",
+]
 
 _DPI = 160
 
@@ -54,8 +64,23 @@ def render_inputs(inputs: Inputs, out: Path) -> list[Path]:
     master = out / "tables.tex"
     master.write_text(document(rf"\input{{{table.key}}}" for table in tables), encoding="utf-8")
     written.append(master)
-    written += save_drawings(draw_figures(inputs), out)
+    drawings = draw_figures(inputs)
+    written += save_drawings(drawings, out)
+    judged = judge_claims(inputs)
+    written += write_claims(judged, out)
+    index = out / "index.html"
+    index.write_text(page(inputs, tables, drawings, judged, out), encoding="utf-8")
+    written.append(index)
     return written
+
+
+def write_claims(judged: tuple[Judged, ...], out: Path) -> list[Path]:
+    """Write ``claims.md`` and ``claims.json``."""
+    paths = [out / "claims.md", out / "claims.json"]
+    paths[0].write_text(claims_markdown(judged), encoding="utf-8")
+    content = json.dumps([one.plain() for one in judged], indent=1, ensure_ascii=False)
+    paths[1].write_text(content + "\n", encoding="utf-8")
+    return paths
 
 
 def draw_figures(inputs: Inputs) -> list[Drawing]:

@@ -71,7 +71,11 @@ def _times(inputs: Inputs, family: str, accurate: bool) -> pd.DataFrame:
                 rows = rows[rows["accuracy.q.one_minus_cos"] <= ACCURATE]
             pieces.append(rows["time.total.call"])
         joined = pd.concat(pieces) if pieces else pd.Series(dtype=float)
-        if inputs.cells.label(method.key) is not None:
+        tried = any(
+            inputs.cells.outcome(family, size, method.key).state not in ("missing", "unsupported")
+            for size in inputs.cells.sizes(family)
+        )
+        if tried:
             columns[method.key] = joined
     index = sorted(problems - degenerate if accurate else problems)
     return pd.DataFrame({key: column.reindex(index) for key, column in columns.items()})
@@ -88,7 +92,7 @@ def _steps(axis: Any, factors: Any, share: Any, style: Style, label: str) -> Non
         color=style.colour,
         linestyle=style.line,
         marker=style.marker,
-        markevery=[len(x) - 1],
+        markevery=[len(x) - 1] if len(factors) else [],
         markersize=4,
         linewidth=1.2,
         label=label,

@@ -20,8 +20,9 @@ __all__ = ["FAMILIES", "LP_ONLY", "METHODS", "TABLE", "table_methods"]
 
 FAMILIES = {"qp": "QP", "lp": "LP", "socp": "SOCP"}
 METHODS = (
-    *("exact", "exact-solve", "cvxpy", "qpth", "altdiff", "altdiff-paper"),
-    *("jaxopt", "jaxopt-accurate", "bpqp", "bpqp-paper", "bpqp-direct", "bpqp-fast"),
+    *("exact", "exact-paper", "exact-solve", "cvxpy", "cvxpy-paper", "qpth", "qpth-paper"),
+    *("altdiff", "altdiff-vjp", "altdiff-paper", "jaxopt", "jaxopt-accurate"),
+    *("bpqp", "bpqp-paper", "bpqp-direct", "bpqp-fast"),
 )
 LP_ONLY = ("cvxpy-lp0",)
 

@@ -1,0 +1,77 @@
+"""What differs from the paper's setup, and where the time of a call goes: words for verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from bpqp_bench.clock import PHASES
+from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.text import significant
+
+__all__ = ["clock_difference", "machine", "phase_story", "versions"]
+
+_PAPER_CPU = "16-core Xeon E5-2630 v3 at 2.40 GHz"
+
+
+def machine(inputs: Inputs) -> str:
+    """Compare the machines in one sentence."""
+    cpu = _first(inputs.environment, "cpu", "cpu_model", "processor") or "a CPU not recorded"
+    cores = _first(inputs.environment, "cores", "cpu_count")
+    threads = sorted({str(count) for count in inputs.frame.get("threads", pd.Series(dtype=int))})
+    here = f"{cpu}{f', {cores} cores' if cores else ''}"
+    used = f", {' or '.join(threads)} thread(s) per method" if threads else ""
+    return f"machine: {here}{used}; the paper's is a {_PAPER_CPU}, threads not stated"
+
+
+def versions(inputs: Inputs, *libraries: str) -> tuple[str, ...]:
+    """Name the versions of libraries that a claim hangs on; the paper states none of its own."""
+    known = inputs.environment.get("versions") or inputs.environment.get("libraries") or {}
+    if not isinstance(known, Mapping):
+        return ()
+    found = [f"{name} {known[name]}" for name in libraries if name in known]
+    return (f"versions here: {', '.join(found)}; the paper states none",) if found else ()
+
+
+def clock_difference() -> str:
+    """Say how the authors' clocks differ from the call protocol."""
+    return (
+        "clock: the authors timed OSQP's solve() alone for BPQP and the inversion alone for Exact, "
+        "but whole calls for CVXPY and qpth; the solver protocol comes closest for BPQP"
+    )
+
+
+def phase_story(inputs: Inputs, family: str, size: str, name: str) -> str:
+    """Say where the mean time of both passes goes, in one sentence; empty if not measured."""
+    method = inputs.names.method(name)
+    rows = inputs.cells.measured(family, size, method.key)
+    label = inputs.cells.label(method.key) or method.label
+    parts: list[str] = []
+    for side in ("forward", "backward"):
+        means = {
+            phase: float(pd.to_numeric(rows[f"{side}.{phase}"]).mean())
+            for phase in (*PHASES, "other")
+        }
+        call = sum(means.values())
+        if not call > 0:
+            continue
+        shares = ", ".join(
+            f"{phase} {mean / call:.0%}" for phase, mean in means.items() if mean / call >= 0.01
+        )
+        parts.append(f"{side} {significant(call * 1e3)} ms ({shares})")
+    if not parts:
+        return ""
+    tail = "" if inputs.cells.split(method.key) else "; the library's call cannot be split"
+    return f"{label} on {family} at {size}: {'; '.join(parts)}{tail}."
+
+
+def _first(environment: Mapping[str, Any], *names: str) -> Any:
+    for name in names:
+        value = environment.get(name)
+        if value not in (None, ""):
+            if isinstance(value, Mapping):
+                return _first(value, "model", "name", "brand", "physical", "logical", "count")
+            return value
+    return None

@@ -172,6 +172,6 @@ def _same_data(problem: Instance, template: Instance) -> bool:
         if mine.shape != trained.shape:
             return False
         stride = max(mine.size // 61, 1)
-        if not np.array_equal(mine.flat[::stride], trained.flat[::stride]):
+        if not np.array_equal(mine.ravel()[::stride], trained.ravel()[::stride]):
             return False
     return True

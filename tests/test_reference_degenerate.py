@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bpqp_bench import Instance, SecondOrderCone
+from bpqp_bench import Instance, Registry, SecondOrderCone, Size
 from bpqp_bench.errors import BenchError
 from bpqp_bench.reference import NoReferenceError, compute_reference
 
@@ -89,6 +89,18 @@ def test_overdetermined_vertex():
     reference = reference_of(make(np.zeros((2, 2)), [-1.0, -1.5], G=G, h=[1.0, 1.0, 2.0, 0.0, 0.0]))
     assert reference.certificate.degenerate
     assert np.allclose(reference.z, [1.0, 1.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overdetermined_vertex_with_rounded_data(seed):
+    # Four equalities and two or more active rows through one point of R⁵, up to rounding.
+    instance = Registry().family("lp[eps=0]").draw(Size(5, 4), seed)
+    if instance.planted.active.sum() < 2:
+        pytest.skip("not overdetermined")
+    reference = reference_of(instance)
+    assert reference.certificate.degenerate
+    assert "linearly dependent" in reference.certificate.why
+    assert np.abs(reference.z - instance.planted.z).max() < 1e-12
 
 
 def test_lp_whose_solution_is_not_unique():

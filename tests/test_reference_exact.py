@@ -144,8 +144,9 @@ def test_lp_active_set_found_by_enumeration_in_mpmath(seed):
     assert np.linalg.norm(reference.gradients["q"]) > 1e4
 
 
-def test_qp_with_active_rows_in_mpmath():
-    instance = Registry().family("qp-active").draw(Size(12, 4), 1)
+@pytest.mark.parametrize("family", ["qp-active", "qp-active[condition=1e12]"])
+def test_qp_with_active_rows_in_mpmath(family):
+    instance = Registry().family(family).draw(Size(12, 4), 1)
     v = np.ones(12)
     reference = compute_reference(instance, v, ALL)
     assert reference.certificate.n_active == 2

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpqp_bench.reference.extended import DD, ExactProduct
-from bpqp_bench.reference.interior import Iterate, Quadratic, interior_point
+from bpqp_bench.reference.interior import Iterate, Quadratic, interior_point, range_space
 from bpqp_bench.reference.kkt import KKTSystem, null_directions, rank_deficiency
 from bpqp_bench.reference.point import Mask, Point
 from bpqp_bench.reference.solution import NoReferenceError
@@ -25,7 +25,7 @@ _FEASIBLE = 1e-18  # relative violation or negative multiplier that is still rou
 _SINGULAR = 1e14  # scaled condition number from which ranks are examined
 _SHIFT = 1e-8  # of the proximal iteration on a singular system
 _CONSISTENT = 1e-20  # backward error up to which a system counts as solved
-_CONSISTENT_LP = 1e-14
+_CONSISTENT_SINGULAR = 1e-14
 _CORRECTIONS = 12
 _CONVERGED = 1e-9  # gap at which the interior point is good enough for a first guess
 
@@ -51,14 +51,15 @@ def solve_quadratic(qp: Quadratic) -> Point:
         if point is None:
             raise _without_inequalities(qp)
         return point
-    diagonal = np.count_nonzero(qp.P) == np.count_nonzero(np.diagonal(qp.P))
-    if not diagonal:  # a diagonal P makes the interior-point method cheaper than one K
+    factorize = range_space(qp)
+    # Where that exists, an interior-point solve costs less than the one K of a guess.
+    if factorize is None and qp.P.any():
         found = search.correct(none, None, few=max(2, qp.h.size // 8))
         if found is not None:
             return found
     last: Iterate | None = None
     previous: Mask | None = None
-    for iterate in interior_point(qp):
+    for iterate in interior_point(qp, factorize):
         stable = previous is not None and bool((previous == iterate.active).all())
         if stable and iterate.gap < _CONVERGED and iterate.residual < _CONVERGED:
             found = search.correct(iterate.active, iterate)
@@ -129,9 +130,9 @@ class _Search:
             x0 = DD.of(np.concatenate([start.z, start.nu, start.lam[active]]))
         refined = system.refine(rhs, x0)
         z, nu, lam_active = refined.x[:n], refined.x[n : n + neq], refined.x[n + neq :]
-        # Where z is not unique, stationarity holds only up to the rounding of q: an LP whose q
+        # A singular system has a solution only up to the rounding of its data: an LP whose q
         # should lie in the span of its active rows never has it there exactly.
-        allowed = _CONSISTENT_LP if primal_null else _CONSISTENT
+        allowed = _CONSISTENT_SINGULAR if primal_null or dual_null else _CONSISTENT
         if not np.isfinite(refined.x.hi).all() or not refined.backward <= allowed:
             return _Try(None, active)
         slack = (DD.of(qp.h) - self._G @ z).hi

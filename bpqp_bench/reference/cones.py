@@ -35,13 +35,14 @@ __all__ = ["solve_conic"]
 
 Index = NDArray[np.intp]
 
-_CONVERGED = 1e-8
+_CONVERGED = 1e-5  # gap from which guesses are tried: a wrong one costs little and is seen
+_AT_TIP = 1e-8  # gap at which an interior point is returned as the tip that it tends to
 _CORRECTIONS = 6
 _NEWTON_STEPS = 40
 _TARGET = 1e-25  # relative Newton step at which iteration ends
 _FRESH = 1e-6  # above this relative step the Jacobian is factorized anew
 _ACCEPTED = 1e-18  # residual relative to its terms
-_ACCEPTED_LP = 1e-13  # where z is not unique: q then balances only up to its own rounding
+_ACCEPTED_SINGULAR = 1e-13  # a singular system is consistent only up to rounding of its data
 _FEASIBLE = 1e-14  # relative violation or negative multiplier; such a margin is degenerate anyway
 _TIP = 1e-7  # ρ relative to g and d below which a cone is taken to be at its tip
 _SINGULAR = 1e14
@@ -256,7 +257,7 @@ def _attempt(
     mu[smooth.order] = x.hi[n + m :]
     judged = _judge(qp, groups, iterate, (z.hi, nu.hi, lam.hi, mu))
     residual = np.abs(left.hi)
-    allowed = _ACCEPTED_LP if primal_null else _ACCEPTED
+    allowed = _ACCEPTED_SINGULAR if primal_null or dual_null else _ACCEPTED
     if residual.max() > allowed * judged.scale:
         return None
     if judged.wrong_rows.any() or judged.wrong_cones.any():
@@ -338,7 +339,7 @@ def _tips(groups: Sequence[ConeGroup], iterate: ConicIterate) -> Mask:
 
 def _at_tip(qp: Quadratic, groups: Sequence[ConeGroup], iterate: ConicIterate) -> Point | None:
     """Return the unrefined interior point if it converged to the tip of a cone."""
-    if not _tips(groups, iterate).any() or max(iterate.gap, iterate.residual) > _CONVERGED:
+    if not _tips(groups, iterate).any() or max(iterate.gap, iterate.residual) > _AT_TIP:
         return None
     return Point(
         z=DD.of(iterate.z),

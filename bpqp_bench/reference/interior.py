@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -21,7 +21,7 @@ from scipy.linalg import lapack
 from bpqp_bench.instance import Array
 from bpqp_bench.reference.solution import NoReferenceError
 
-__all__ = ["Iterate", "Quadratic", "interior_point"]
+__all__ = ["Iterate", "Quadratic", "interior_point", "range_space"]
 
 _ITERATIONS = 100
 _SMALLEST_GAP = 1e-20
@@ -62,10 +62,21 @@ class _Factor(Protocol):
     def solve(self, primal: Array, dual: Array) -> tuple[Array, Array]: ...
 
 
-def interior_point(qp: Quadratic) -> Iterator[Iterate]:
+# From the weights s/λ of the rows (zero for equalities) to a factorization.
+Factorize: TypeAlias = "Callable[[Array], _Factor]"
+
+
+def interior_point(qp: Quadratic, factorize: Factorize | None = None) -> Iterator[Iterate]:
     """Yield the iterates of Mehrotra's predictor-corrector method.
 
     Ends when no further progress is possible in float64.
+
+    Parameters
+    ----------
+    qp
+        Problem with at least one inequality.
+    factorize
+        What `range_space` has returned; by default LDLᵀ of the whole system.
 
     Raises
     ------
@@ -74,7 +85,7 @@ def interior_point(qp: Quadratic) -> Iterator[Iterate]:
     """
     neq, p = qp.b.size, qp.h.size
     C = np.concatenate([qp.A, qp.G])
-    make = _range_space(qp, C) or _augmented(qp, C)
+    make = factorize or _augmented(qp, C)
     rhs = np.concatenate([qp.b, qp.h])
     weights = np.concatenate([np.zeros(neq), np.ones(p)])
     z, y = _System(qp.P, C, weights, make(weights)).solve(-qp.q, rhs)
@@ -221,8 +232,12 @@ class _Augmented:
         return x[: self.n], x[self.n :]
 
 
-def _range_space(qp: Quadratic, C: Array) -> Callable[[Array], _Factor] | None:
-    """Return a maker of factors if P is well conditioned, so that P⁻¹ loses nothing."""
+def range_space(qp: Quadratic) -> Factorize | None:
+    """Return the cheap factorization, of the size of the constraints alone.
+
+    None if P is not positive definite or so ill conditioned that P⁻¹ would lose digits.
+    """
+    C = np.concatenate([qp.A, qp.G])
     diagonal = np.diagonal(qp.P)
     if C.shape[0] > 2 * qp.q.size or not (diagonal > 0.0).all():
         return None
@@ -246,7 +261,7 @@ def _range_space(qp: Quadratic, C: Array) -> Callable[[Array], _Factor] | None:
     return lambda weights: _RangeSpace(solve_p, C, product, weights)
 
 
-def _augmented(qp: Quadratic, C: Array) -> Callable[[Array], _Factor]:
+def _augmented(qp: Quadratic, C: Array) -> Factorize:
     n, m = qp.q.size, C.shape[0]
     K = np.zeros((n + m, n + m))
     K[:n, :n] = qp.P

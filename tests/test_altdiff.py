@@ -258,6 +258,9 @@ def test_infeasible_problem_is_not_called_solved():
     _, run = solve(data, Settings(max_iterations=300))
     assert run.status == "iteration limit"
     assert run.primal_residual > 1e-3
+    for rule in ("objective", "iterate"):
+        _, run = solve(data, Settings(rule=rule, tolerance=1e-3, max_iterations=3000))
+        assert run.status != "solved"
 
 
 @pytest.mark.parametrize(("neq", "nineq"), [(0, 0), (0, 4), (3, 0)])

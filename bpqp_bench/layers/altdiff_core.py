@@ -41,6 +41,9 @@ __all__ = [
 RULES = ("residual", "objective", "iterate")
 JACOBIAN_NAMES = ("q", "b", "h")
 _CHECK_EVERY = 5
+# The published rules do not look at the constraints: beyond this many thresholds a relative
+# violation is not called solved.
+_VIOLATION = 10.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ class Trajectory:
         Row k holds u_G < 0 (inactive: s > 0) after iteration k + 1, shape (iterations, nineq).
     status
         "solved" where the rule stopped the iteration (which says little under the published rules,
-        see docs/altdiff.md), else "iteration limit".
+        see docs/altdiff.md); "stopped infeasible" where it did so at a relative violation of the
+        constraints above ten times the threshold; else "iteration limit".
     iterations
         Number of z-updates.
     primal_residual, dual_residual
@@ -280,6 +284,8 @@ def iterate(
         raise FloatingPointError(f"Alt-Diff's iterates are not finite after {k} iterations")
     primal, dual = stop.residuals
     status = "solved" if done else "iteration limit"
+    if done and primal > _VIOLATION * settings.tolerance:
+        status = "stopped infeasible"
     y = rho * split.scale * e
     kept = None
     if record:

@@ -24,7 +24,7 @@ _HOME = {
     "solve_qp": "qp_solvers",
 }
 
-__all__ = ["BPQP", "SOLVERS", "AltDiff", "ConvexProgram", "solve_qp"]  # noqa: F822
+__all__ = ["BPQP", "SOLVERS", "AltDiff", "ConvexProgram", "solve_qp"]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,8 @@ __all__ = [
     "backward_pass",
     "forward_pass",
     "gradients",
+    "matrix_factors",
+    "vector_gradient",
 ]
 
 BACKWARD_SOLVERS = (*SOLVERS, "direct")
@@ -67,7 +69,8 @@ class Settings:
         Stopping rule of both passes; 0 leaves the solver's own.
     polish
         "none"; "solver", OSQP's own polishing in the passes that OSQP solves; "active-set", which
-        solves the forward problem exactly on its binding rows and corrects them (`polish_qp`).
+        solves the forward problem exactly on its binding rows and corrects them (`polish_qp`),
+        and has OSQP polish its backward pass, where all rows are equalities.
     active_tol
         Slack and multiplier, relative to the scale of the data, below which a row is weakly active;
         0 takes ten times the residuals that the solver achieved.
@@ -76,10 +79,10 @@ class Settings:
     forward: str = "osqp"
     backward: str = "osqp"
     cone_forward: str = "clarabel"
-    eps_abs: float = 1e-9
-    eps_rel: float = 1e-9
+    eps_abs: float = 1e-5
+    eps_rel: float = 1e-5
     max_iter: int = 100_000
-    polish: str = "solver"
+    polish: str = "active-set"
     active_tol: float = 0.0
 
     def __post_init__(self) -> None:
@@ -189,7 +192,8 @@ def backward_pass(
     """
     qp = done.qp
     with clock("prepare"):
-        H, C, owner, tip = qp.P, stack_rows(qp.A, qp.G, done.active.rows), (), False
+        H, C, tip = qp.P, stack_rows(qp.A, qp.G, done.active.rows), False
+        owner: tuple[int, ...] = ()
         if done.cones.any():
             terms = cone_terms(qp, done.solution.z, done.solution.mu, done.cones)
             H, owner, tip = terms.hessian, terms.owner, terms.tip
@@ -206,8 +210,8 @@ def backward_pass(
         neq, count = qp.neq, int(done.active.rows.sum())
         lam, mu = np.zeros(qp.nineq), np.zeros(len(qp.cones))
         lam[done.active.rows] = y[neq : neq + count]
-        for i, cone_index in enumerate(owner):
-            mu[cone_index] += y[neq + count + i]
+        for i, cone in enumerate(owner):
+            mu[cone] += y[neq + count + i]
         if singular:
             gradient = "least-squares"
         else:
@@ -234,7 +238,7 @@ def adjoint_qp(
         scale_v = float(np.abs(upstream).max()) or 1.0
         G, h = _no_rows(C), np.zeros(0)
         problem = ConvexQP(H / scale_h, upstream / scale_v, C, np.zeros(C.shape[0]), G, h)
-    own_polish = settings.polish == "solver" and settings.backward == "osqp"
+    own_polish = settings.polish != "none" and settings.backward == "osqp"
     found = solve_qp(problem, settings.backward, settings.tolerances, clock, own_polish)
     dependent = False
     if not np.isfinite(found.z).all() and C.shape[0] and not sp.issparse(C):
@@ -282,26 +286,33 @@ def _no_rows(C: Matrix) -> Matrix:
 
 def gradients(done: ForwardPass, adjoint: Adjoint, wrt: Sequence[str]) -> dict[str, Matrix]:
     """Gradients of L by name; for a sparse matrix, CSC on its own pattern."""
-    qp, at = done.qp, done.solution
-    lam = np.where(done.active.rows, at.lam, 0.0)
     found: dict[str, Matrix] = {}
     for name in wrt:
-        if name == "q":
-            found[name] = adjoint.z
-        elif name == "b":
-            found[name] = -adjoint.nu
-        elif name == "h":
-            found[name] = -adjoint.lam
-        elif name == "P":
-            half = 0.5 * adjoint.z
-            found[name] = _outer_sum(qp.P, half, at.z, at.z, half)
-        elif name == "A":
-            found[name] = _outer_sum(qp.A, adjoint.nu, at.z, at.nu, adjoint.z)
-        elif name == "G":
-            found[name] = _outer_sum(qp.G, adjoint.lam, at.z, lam, adjoint.z)
+        if name in ("q", "b", "h"):
+            found[name] = vector_gradient(adjoint, name)
+        elif name in ("P", "A", "G"):
+            found[name] = _outer_sum(getattr(done.qp, name), *matrix_factors(done, adjoint, name))
         else:
             raise SpecError(f"no gradient with respect to {name!r}")
     return found
+
+
+def vector_gradient(adjoint: Adjoint, name: str) -> Array:
+    """∇q = z̃, ∇b = −ν̃ or ∇h = −λ̃."""
+    return {"q": adjoint.z, "b": -adjoint.nu, "h": -adjoint.lam}[name]
+
+
+def matrix_factors(
+    done: ForwardPass, adjoint: Adjoint, name: str
+) -> tuple[Array, Array, Array, Array]:
+    """Vectors a, b, c, d of the gradient abᵀ + cdᵀ with respect to P, A or G."""
+    at = done.solution
+    if name == "P":
+        half = 0.5 * adjoint.z
+        return half, at.z, at.z, half
+    if name == "A":
+        return adjoint.nu, at.z, at.nu, adjoint.z
+    return adjoint.lam, at.z, np.where(done.active.rows, at.lam, 0.0), adjoint.z
 
 
 def _outer_sum(pattern: Matrix, a: Array, b: Array, c: Array, d: Array) -> Matrix:

@@ -26,7 +26,7 @@ _NEWTON_STEPS = 4
 
 @dataclass(frozen=True, eq=False)
 class ConeTerms:
-    """Hessian of the Lagrangian (n, n), rows of the binding cones (k, n), whether one is at its tip.
+    """Hessian of the Lagrangian (n, n), rows of the binding cones (k, n), and if one is at its tip.
 
     ``owner`` gives the cone of every row.
     """

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg as sla
@@ -41,6 +42,7 @@ _FAR_FROM_SINGULAR = 1e-14  # reciprocal condition numbers for Cholesky
 _SINGULAR = 20 * _EPS  # and for the whole matrix
 _BACKWARD_STABLE = 1e-12  # residual, relative to the data, that a factorization must reach
 _DELTA = 1e-9
+_INVERSE_ITERATIONS = 3
 _DENSE_REFINEMENTS = 6
 _SPARSE_REFINEMENTS = 200
 
@@ -246,7 +248,7 @@ def _pivoted(rows: Array) -> tuple[Array, Array, Array, int]:
 
 
 def independent_rows(C: Array) -> Array:
-    """Indices, in order, of a largest set of independent rows of C (p, n), by pivoted QR."""
+    """Find a largest set of independent rows of C (p, n); return their indices."""
     lengths = np.sqrt(np.einsum("ij,ij->i", C, C))
     _, _, order, rank = _pivoted(C / np.where(lengths > 0.0, lengths, 1.0)[:, None])
     return np.sort(order[:rank])
@@ -262,12 +264,26 @@ def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
     corner = -_DELTA * sp.eye(p, format="csc")
     K = sp.bmat([[upper, scaled.T], [None, corner]], format="csc") if p else upper
     solver = qdldl.Solver(sp.csc_matrix(K), upper=True)
-    # A pivot of the size of δ was zero before: dependent rows, or no curvature.
-    pivots = np.abs(solver.factors()[1])
-    singular = bool((pivots < 100 * _DELTA).any())
 
     def apply(r: Array, s: Array) -> tuple[Array, Array]:
         both = np.asarray(solver.solve(np.concatenate([r, s])))
         return both[:n], both[n:]
 
+    singular = _grows_like_inverse_delta(solver, n + p)
     return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms)
+
+
+def _grows_like_inverse_delta(solver: Any, size: int) -> bool:
+    """Whether the unregularized matrix is singular to within δ.
+
+    A null vector is an eigenvector of the regularized matrix to the eigenvalue ±δ (dependent rows:
+    −δ; no curvature: +δ); inverse iteration from any vector finds it and grows by 1/δ a step.
+    Pivots would not do: a row eliminated first has the pivot −δ whatever the rank.
+    """
+    vector = np.random.default_rng(0).standard_normal(size)
+    growth = 0.0
+    for _ in range(_INVERSE_ITERATIONS):
+        vector /= np.linalg.norm(vector)
+        vector = np.asarray(solver.solve(vector))
+        growth = float(np.linalg.norm(vector))
+    return growth > 0.3 / _DELTA

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from bpqp_bench.errors import SpecError
+from bpqp_bench.instance import Array
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 
 __all__ = ["CONE_SOLVERS", "DENSE_ONLY", "SOLVERS", "SPARSE_CAPABLE", "qp_solver", "solve_qp"]
@@ -30,6 +34,9 @@ SOLVERS = (
 CONE_SOLVERS = ("clarabel", "scs")
 DENSE_ONLY = ("proxqp", "daqp", "quadprog")
 SPARSE_CAPABLE = tuple(name for name in SOLVERS if name not in DENSE_ONLY)
+
+_FAR = 1e6
+_FLAT = 1e-6
 
 Solver = Callable[[ConvexQP, Tolerances, Phase], QPSolution]
 
@@ -102,4 +109,25 @@ def solve_qp(
             f"{solver} takes dense matrices only; for sparse data choose one of "
             f"{', '.join(SPARSE_CAPABLE)}"
         )
-    return call(qp, tolerances or Tolerances(), clock)
+    found = call(qp, tolerances or Tolerances(), clock)
+    if found.status == "iteration limit" and _is_ray(qp, found.z):
+        return replace(found, status="unbounded")
+    return found
+
+
+def _is_ray(qp: ConvexQP, z: Array) -> bool:
+    """Whether z is, to within its length, a direction in which the objective falls without end.
+
+    Some solvers have no certificate of unboundedness: their iterates run off along such a ray.
+    """
+    length = float(np.abs(z).max(initial=0.0))
+    if qp.cones or not length > _FAR:
+        return False
+    d = z / length
+    slope = float(qp.q @ d)
+    return (
+        slope < -_FLAT * float(np.abs(qp.q).max())
+        and float(np.abs(qp.P @ d).max()) <= _FLAT * max(float(abs(qp.P).max()), -slope)
+        and (qp.neq == 0 or float(np.abs(qp.A @ d).max()) <= _FLAT * float(abs(qp.A).max()))
+        and (qp.nineq == 0 or float((qp.G @ d).max()) <= _FLAT * float(abs(qp.G).max()))
+    )

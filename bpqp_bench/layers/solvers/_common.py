@@ -39,7 +39,7 @@ def csc_upper(P: Matrix) -> sp.csc_matrix:
 
 def dense(M: Matrix) -> Array:
     """Dense form, for solvers that know no other and were asked for by name."""
-    return M.toarray() if sp.issparse(M) else M
+    return np.asarray(M.toarray() if sp.issparse(M) else M)
 
 
 def stack_dense(*blocks: Matrix) -> Array:

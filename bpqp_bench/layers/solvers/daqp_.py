@@ -20,6 +20,7 @@ _STATUS = {
     -3: "unbounded",
     -4: "iteration limit",
     -5: "not convex",
+    -6: "failed (DAQP: dependent or contradictory equalities)",
 }
 
 

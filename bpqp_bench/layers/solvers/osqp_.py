@@ -46,7 +46,8 @@ def solve(
             solver.setup(P, qp.q, C, lower, upper, **settings)
         except (osqp.OSQPException, ValueError) as error:
             # Its set-up factorizes; a matrix that is not positive semidefinite shows there.
-            return failed(qp, f"failed (OSQP set-up: {error})")
+            nonconvex = error.args == (osqp.SolverError.OSQP_NONCVX_ERROR,)
+            return failed(qp, "not convex" if nonconvex else f"failed (OSQP set-up: {error})")
     with clock("solve"):
         found = solver.solve(raise_error=False)
     with clock("extract"):

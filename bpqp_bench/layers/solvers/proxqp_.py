@@ -10,6 +10,8 @@ from bpqp_bench.layers.solvers._common import answer, csc, dense, failed
 __all__ = ["solve"]
 
 _INFINITY = 1e20  # ProxQP's own
+# Its default of 1e-4 takes the smoothed LP of the paper (P = 2e-6 I) for unbounded.
+_CERTIFICATE = 1e-10
 
 
 def solve(
@@ -35,6 +37,7 @@ def solve(
             solver.settings.eps_rel = tolerances.eps_rel
         if tolerances.max_iter:
             solver.settings.max_iter = tolerances.max_iter
+        solver.settings.eps_primal_inf = solver.settings.eps_dual_inf = _CERTIFICATE
         solver.init(P, qp.q, A, b, G, lower, h)
     with clock("solve"):
         solver.solve()

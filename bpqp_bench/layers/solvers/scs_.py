@@ -6,7 +6,7 @@ import numpy as np
 
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, csc_upper, failed
-from bpqp_bench.layers.solvers._conic import conic_rows, cone_multipliers
+from bpqp_bench.layers.solvers._conic import cone_multipliers, conic_rows
 
 __all__ = ["solve"]
 
@@ -39,7 +39,11 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
             data |= {"A": csc_row_of_zeros(qp.n), "b": np.ones(1)}
             sizes = {"l": 1}
     with clock("setup"):
-        solver = scs.SCS(data, sizes, **settings)
+        try:
+            solver = scs.SCS(data, sizes, **settings)
+        except ValueError as error:
+            # Its set-up factorizes; a matrix that is not positive semidefinite shows there.
+            return failed(qp, f"failed (SCS set-up: {error})")
     with clock("solve"):
         found = solver.solve()
     with clock("extract"):

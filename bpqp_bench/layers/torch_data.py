@@ -1,0 +1,234 @@
+"""Torch arguments of a QP layer: read, checked, and their sparse gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.linalg import lapack
+
+from bpqp_bench.errors import InstanceError
+from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.layers.problem import ConvexQP
+
+__all__ = ["NAMES", "Argument", "Batch", "check_convex", "read_batch", "sparse_gradient"]
+
+NAMES = ("P", "q", "A", "b", "G", "h")
+# A tensor, or a SciPy sparse matrix, which has no types of its own.
+Argument: TypeAlias = Any
+
+_NDIM = {"P": 2, "q": 1, "A": 2, "b": 1, "G": 2, "h": 1}
+_SPARSE_LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Arguments of one call in float64, and which of them have a batch dimension.
+
+    ``own`` has the names of the arguments that vary over the batch; ``rounding`` is the precision
+    of the type that they came in.
+    """
+
+    values: dict[str, Matrix]
+    own: frozenset[str]
+    count: int
+    rounding: float
+
+    @property
+    def batched(self) -> bool:
+        """Whether any argument has a batch dimension."""
+        return bool(self.own)
+
+    def instance(self, i: int) -> ConvexQP:
+        """Return the data of instance i."""
+        return ConvexQP(*(self._part(name, i) for name in NAMES))
+
+    def _part(self, name: str, i: int) -> Matrix:
+        value = self.values[name]
+        return value[i] if name in self.own else value
+
+
+def read_batch(
+    P: Argument, q: Argument, A: Argument, b: Argument, G: Argument, h: Argument
+) -> Batch:
+    """Convert to NumPy and CSC in float64, P to its symmetric part; check shapes and finiteness.
+
+    Raises
+    ------
+    InstanceError
+        If shapes or batch sizes do not fit, or an entry is not finite.
+    """
+    if not isinstance(q, torch.Tensor):
+        raise InstanceError(f"q is a {type(q).__name__}, not a tensor")
+    for matrix, vector, names in ((A, b, "A and b"), (G, h, "G and h")):
+        if (matrix is None) != (vector is None):
+            raise InstanceError(f"{names} go together: give both or neither")
+    n = q.shape[-1] if q.ndim else 0
+    given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h}
+    sparse = any(_is_sparse(value) for value in given.values())
+    values, own, sizes = {}, set(), {}
+    for name, value in given.items():
+        if value is None:
+            values[name] = _nothing(name, n, sparse)
+            continue
+        values[name] = _read(name, value)
+        if value.ndim == _NDIM[name] + 1:
+            own.add(name)
+            sizes[name] = value.shape[0]
+        elif value.ndim != _NDIM[name]:
+            raise InstanceError(
+                f"{name} has {value.ndim} dimensions; expected {_NDIM[name]}, or one more for a "
+                "batch"
+            )
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise InstanceError(f"batch sizes differ ({listed})")
+    _check_shapes(values, n)
+    batch = Batch(
+        values, frozenset(own), next(iter(sizes.values()), 1), float(torch.finfo(q.dtype).eps)
+    )
+    _check_finite(batch)
+    P = values["P"]
+    values["P"] = (
+        sp.csc_matrix((P + P.T) * 0.5) if sp.issparse(P) else 0.5 * (P + P.swapaxes(-1, -2))
+    )
+    return batch
+
+
+def _is_sparse(value: Argument) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.layout in _SPARSE_LAYOUTS
+    return bool(sp.issparse(value))
+
+
+def _nothing(name: str, n: int, sparse: bool) -> Matrix:
+    if _NDIM[name] == 1:
+        return np.zeros(0)
+    return sp.csc_matrix((0, n)) if sparse else np.zeros((0, n))
+
+
+def _read(name: str, value: Argument) -> Matrix:
+    if sp.issparse(value):
+        return sp.csc_matrix(value, dtype=np.float64)
+    if not isinstance(value, torch.Tensor):
+        raise InstanceError(
+            f"{name} is a {type(value).__name__}, not a tensor"
+            + (" or a SciPy sparse matrix" if _NDIM[name] == 2 else "")
+        )
+    if not value.dtype.is_floating_point:
+        raise InstanceError(f"{name} is {value.dtype}; expected a floating-point tensor")
+    if value.layout == torch.strided:
+        return value.detach().to(device="cpu", dtype=torch.float64).numpy()
+    if value.ndim != 2 or value.layout not in _SPARSE_LAYOUTS:
+        raise InstanceError(f"sparse {name} must be a matrix in COO, CSR or CSC, without a batch")
+    if value.requires_grad and value.layout == torch.sparse_csc:
+        raise InstanceError(
+            f"{name} requires a gradient, which torch cannot hold in CSC; use COO or CSR"
+        )
+    rows, columns, entries = _triplets(value)
+    return sp.csc_matrix((entries, (rows, columns)), shape=tuple(value.shape))
+
+
+def _triplets(value: torch.Tensor) -> tuple[Array, Array, Array]:
+    """Row, column and value of every stored entry, in the order of the tensor's values."""
+    value = value.detach()
+    if value.layout == torch.sparse_coo:
+        # Entries that repeat are summed by SciPy, and each gets the same derivative.
+        rows, columns = value._indices().cpu().numpy()
+        return rows, columns, value._values().cpu().double().numpy()
+    if value.layout == torch.sparse_csr:
+        pointers, columns = value.crow_indices().cpu().numpy(), value.col_indices().cpu().numpy()
+        rows = np.repeat(np.arange(value.shape[0]), np.diff(pointers))
+    else:
+        pointers, rows = value.ccol_indices().cpu().numpy(), value.row_indices().cpu().numpy()
+        columns = np.repeat(np.arange(value.shape[1]), np.diff(pointers))
+    return rows, columns, value.values().cpu().double().numpy()
+
+
+def _check_shapes(values: dict[str, Matrix], n: int) -> None:
+    rows = {name: values[name].shape[-1] for name in ("b", "h")}
+    expected = {"P": (n, n), "q": (n,), "A": (rows["b"], n), "G": (rows["h"], n)}
+    for name, shape in expected.items():
+        found = values[name].shape[-len(shape) :]
+        if found != shape or n == 0:
+            raise InstanceError(
+                f"{name} has shape {tuple(values[name].shape)}; expected {shape} (n = {n} from q, "
+                "rows from b and h), with or without a leading batch dimension"
+            )
+
+
+def _check_finite(batch: Batch) -> None:
+    for name, value in batch.values.items():
+        stored = value.data if sp.issparse(value) else value
+        if np.isfinite(stored).all():
+            continue
+        if name in batch.own:
+            bad = [i for i in range(batch.count) if not np.isfinite(value[i]).all()]
+            raise InstanceError(f"{name} of instance {bad[0]} has entries that are not finite")
+        shared = "" if batch.batched else " of instance 0"
+        raise InstanceError(f"{name}{shared} has entries that are not finite")
+
+
+def check_convex(batch: Batch) -> None:
+    """Raise unless every P is positive semidefinite, to within the rounding of its type.
+
+    Raises
+    ------
+    InstanceError
+        Naming the first instance whose P is not.
+    """
+    P = batch.values["P"]
+    for i, part in enumerate(P if "P" in batch.own else [P]):
+        if not _is_semidefinite(part, batch.rounding):
+            shared = batch.batched and "P" not in batch.own
+            raise InstanceError(
+                f"P{'' if shared else f' of instance {i}'} is not positive semidefinite: the "
+                "problem is not convex"
+            )
+
+
+def _is_semidefinite(P: Matrix, rounding: float) -> bool:
+    n = P.shape[0]
+    size = float(abs(P).sum(axis=0).max())
+    if size == 0.0:
+        return True
+    shift = max(8.0 * rounding * np.sqrt(n), 1e-12) * size
+    if sp.issparse(P):
+        import qdldl  # noqa: PLC0415
+
+        upper = sp.csc_matrix(sp.triu(P) + shift * sp.eye(n))
+        try:
+            return bool((np.asarray(qdldl.Solver(upper, upper=True).factors()[1]) > 0.0).all())
+        except RuntimeError:  # a pivot is exactly zero
+            return False
+    shifted = np.array(P, order="F")
+    shifted[np.diag_indices(n)] += shift
+    return bool(lapack.dpotrf(shifted, lower=1, clean=0, overwrite_a=1)[1] == 0)
+
+
+def sparse_gradient(
+    like: torch.Tensor, factors: Sequence[tuple[Array, Array, Array, Array]]
+) -> torch.Tensor:
+    """Σ abᵀ + cdᵀ at the stored entries of a sparse tensor, in its own layout and type."""
+    rows, columns, _ = _triplets(like)
+    total = np.zeros(len(rows))
+    for a, b, c, d in factors:
+        total += a[rows] * b[columns] + c[rows] * d[columns]
+    values = torch.from_numpy(total).to(dtype=like.dtype, device=like.device)
+    like = like.detach()
+    # The indices are those of a valid tensor: no need to check them again.
+    if like.layout == torch.sparse_coo:
+        return torch.sparse_coo_tensor(
+            like._indices(),
+            values,
+            like.shape,
+            check_invariants=False,
+            is_coalesced=like.is_coalesced(),
+        )
+    return torch.sparse_csr_tensor(
+        like.crow_indices(), like.col_indices(), values, like.shape, check_invariants=False
+    )

@@ -45,6 +45,7 @@ def list_plugins(
 
 
 def _methods(registry: Registry, parameters: bool) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("method", "label", "classes", "notes", title="Methods")
@@ -63,7 +64,7 @@ def _methods(registry: Registry, parameters: bool) -> Table:
             if parameters:
                 notes += [f"{key} = {value}" for key, value in sorted(cls.parameters.items())]
         classes = ", ".join(kind.upper() for kind in sorted(cls.problem_classes))
-        table.add_row(name, choice.label, classes, "\n".join(notes))
+        table.add_row(*map(escape, (name, choice.label, classes, "\n".join(notes))))
     return table
 
 

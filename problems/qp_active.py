@@ -151,7 +151,9 @@ def _sparse_positive(eigenvalues: Array, rng: np.random.Generator, density: floa
     if eigenvalues.min() == eigenvalues.max():
         return P  # a multiple of I, which no rotation fills
     pairs = max(1, n // 16)  # rotating all n/2 pairs at once would make four times the non-zeros
-    while P.nnz < density * n * n:
+    for _ in range(1000):  # about 50 do; rounding may stop the filling if the condition is near 1
+        if P.nnz >= density * n * n:
+            break
         order = rng.permutation(n)
         first, second, others = np.split(order, [pairs, 2 * pairs])
         angle = rng.uniform(0.0, 2.0 * np.pi, size=pairs)

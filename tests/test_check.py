@@ -332,8 +332,8 @@ def test_an_approximation_is_reported_and_not_judged(registry):
     ("cls", "expected"),
     [
         (NoReason, {"declarations"}),
-        (UnknownClass, {"declarations", "declared classes"}),
-        (NeverRuns, {"declared classes"}),
+        (UnknownClass, {"declarations"}),
+        (NeverRuns, {"runs at all"}),
         (BuildRaises, {"socp: build"}),
         (ForwardRaises, {"socp: runs", "socp: infeasible problem"}),
         (WrongShape, {"socp: shapes"}),

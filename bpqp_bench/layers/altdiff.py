@@ -60,7 +60,7 @@ class AltDiff(torch.nn.Module):
         self.settings = settings or Settings()
         self.derivative = derivative
 
-    def forward(  # noqa: PLR0917
+    def forward(
         self,
         P: torch.Tensor,
         q: torch.Tensor,

@@ -124,7 +124,7 @@ class DC3(nn.Module):
     reduced: Tensor
     room: Tensor
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         P: Array,
         A: Array,

@@ -3,12 +3,13 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test lint asv asv-compare asv-publish clean help
+.PHONY: reproduce test lint asv asv-history asv-compare asv-publish clean help
 
 help:
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
 	@echo "make test      run the tests"
 	@echo "make lint      ruff (lint and format) and mypy"
+	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare, asv-publish"
 	@echo "make clean     remove the environment and what was built"
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -29,6 +30,28 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# asv measures this checkout in .venv; the history builds an environment per commit.
+ASV_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 JAX_ENABLE_X64=1 JAX_PLATFORMS=cpu
+RANGE ?= HEAD^!
+BASE ?= HEAD~1
+HEAD ?= HEAD
+
+asv: .venv/.ready
+	$(BIN)/asv machine --yes
+	$(ASV_ENV) $(BIN)/asv run --quick --show-stderr --environment existing:$(CURDIR)/$(BIN)/python \
+		--set-commit-hash $$(git rev-parse HEAD)
+
+asv-history: .venv/.ready
+	$(BIN)/asv machine --yes
+	$(BIN)/asv run --quick --show-stderr --skip-existing-successful $(RANGE)
+
+asv-compare: .venv/.ready
+	$(BIN)/asv machine --yes
+	$(BIN)/asv continuous --split $(BASE) $(HEAD)
+
+asv-publish: .venv/.ready
+	$(BIN)/asv publish
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .asv

@@ -146,14 +146,15 @@ class BPQP(torch.nn.Module):
         tensors = [
             value if isinstance(value, torch.Tensor) else None for value in (P, q, A, b, G, h)
         ]
-        z: torch.Tensor = _Function.apply(self.settings, batch, info, *tensors)
+        apply: Any = _Function.apply  # autograd's own is untyped
+        z: torch.Tensor = apply(self.settings, batch, info, *tensors)
         self.last_info = info
         return z
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, settings: Settings, batch: Batch, info: Info, *tensors: torch.Tensor | None
     ) -> torch.Tensor:
         passes = [_solve(batch, i, settings) for i in range(batch.count)]

@@ -22,6 +22,7 @@ __all__ = ["ConeTerms", "cone_terms", "polish_cones"]
 
 _TIP = 1e-7
 _NEWTON_STEPS = 4
+_ROUNDING = 8.0 * float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,9 @@ def cone_terms(qp: ConvexQP, z: Array, mu: Array, active: Mask) -> ConeTerms:
     rows: list[Array] = []
     owner: list[int] = []
     tip = False
+    weights: dict[int, float] = {}  # Σ μᵢ/‖rᵢ‖ by matrix F: cones often share one
+    shared: dict[int, Matrix] = {}
+    radial: list[Array] = []
     for i in np.flatnonzero(active):
         cone = qp.cones[i]
         length = float(np.linalg.norm(cone.F @ z + cone.g))
@@ -53,9 +57,20 @@ def cone_terms(qp: ConvexQP, z: Array, mu: Array, active: Mask) -> ConeTerms:
             owner += [int(i)] * (len(F) + 1)
             tip = True
         else:
-            hessian += mu[i] * cone.hessian(z)
-            rows.append(cone.gradient(z))
+            # μ∇²‖Fz + g‖ = (μ/‖r‖)(FᵀF − tᵀt) with r = Fz + g, t = rᵀF/‖r‖.
+            curvature = float(mu[i]) / length
+            along = cone.F.T @ ((cone.F @ z + cone.g) / length)
+            shared[id(cone.F)] = cone.F
+            weights[id(cone.F)] = weights.get(id(cone.F), 0.0) + curvature
+            radial.append(np.sqrt(curvature) * along)
+            rows.append(along - cone.c)
             owner.append(int(i))
+    for key, F in shared.items():
+        square = F.T @ F
+        hessian += weights[key] * (square.toarray() if sp.issparse(square) else square)
+    if radial:
+        T = np.array(radial)
+        hessian -= T.T @ T
     stacked = np.array(rows) if rows else np.zeros((0, qp.n))
     return ConeTerms(hessian, stacked, tuple(owner), tip)
 
@@ -69,7 +84,11 @@ def polish_cones(
     """
     best = solution
     neq, active = qp.neq, np.flatnonzero(cones)
+    force = max(float(np.abs(qp.q).max(initial=0.0)), float(np.abs(qp.P @ best.z).max()))
+    rounding = _ROUNDING * max(force, float(np.abs(best.z).max(initial=0.0)))
     for _ in range(_NEWTON_STEPS):
+        if max(best.primal, best.dual) <= rounding:
+            return best
         with clock("setup"):
             terms = cone_terms(qp, best.z, best.mu, cones)
             linear = stack_rows(qp.A, qp.G, rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,3 +208,13 @@ def full_sample(plan: str = "smoke") -> list[Measurement]:
                         if (method, family) not in {("altdiff", "socp"), ("cvxpy", "socp")}:
                             found.setdefault(made.key, made)
     return list(found.values())
+
+
+def write_run(directory: Path, runs: list[Measurement], plan: str = "smoke") -> Path:
+    directory.mkdir(parents=True)
+    lines = "".join(f"{made.to_json()}\n" for made in runs)
+    (directory / "measurements.jsonl").write_text(lines, encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps({"profile": plan}), encoding="utf-8")
+    machine = {"cpu": "Imaginary", "cores": 2, "memory_bytes": 2**34, "threads": [1]}
+    (directory / "environment.json").write_text(json.dumps(machine), encoding="utf-8")
+    return directory

@@ -105,6 +105,8 @@ def save_drawings(drawings: Iterable[Drawing], out: Path) -> list[Path]:
         for drawing in drawings:
             svg, png = out / f"{drawing.key}.svg", out / f"{drawing.key}.png"
             drawing.figure.savefig(svg, metadata={"Date": None})
+            # Laid out by the first saving; once more would take as long again.
+            drawing.figure.set_layout_engine("none")
             drawing.figure.savefig(png, dpi=_DPI)
             paths += [svg, png]
     return paths

@@ -68,12 +68,17 @@ class Judged:
         return asdict(self)
 
 
-def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """Reproduced if every testable part is, untested if there is none."""
-    tested = [verdict for verdict in verdicts if verdict != UNTESTED]
-    if not tested:
-        return UNTESTED
-    return REPRODUCED if all(verdict == REPRODUCED for verdict in tested) else NOT
+def overall(verdicts: Iterable[Verdict], *, every: bool) -> Verdict:
+    """Join the verdicts on the parts of a claim.
+
+    One part that is not reproduced decides. With ``every`` the claim is a conjunction, and a part
+    that was not tested leaves it open; without, it is a statement about whatever was tested.
+    """
+    parts = list(verdicts)
+    tested = [verdict for verdict in parts if verdict != UNTESTED]
+    if NOT in tested:
+        return NOT
+    return UNTESTED if not tested or (every and len(tested) < len(parts)) else REPRODUCED
 
 
 def untested(why: str, what: str = "all") -> Sequence[Finding]:

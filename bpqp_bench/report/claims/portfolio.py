@@ -158,7 +158,7 @@ def _read(inputs: Inputs) -> _Figures | None:
 def _judged(
     inputs: Inputs, claim: dict[str, str], findings: list[Finding], threshold: str, why: str
 ) -> Judged:
-    verdict = overall(finding.verdict for finding in findings)
+    verdict = overall((finding.verdict for finding in findings), every=True)
     return Judged(
         claim["id"],
         claim["claim"],

@@ -53,7 +53,7 @@ def c5(inputs: Inputs, claim: dict[str, str]) -> Judged:
             continue
         text = f"1 − cos, BPQP against {label}, medians: {'; '.join(parts)}"
         findings.append(Finding(label, text, NOT if worse else REPRODUCED))
-    verdict = overall(finding.verdict for finding in findings)
+    verdict = overall((finding.verdict for finding in findings), every=False)
     explanation = ""
     if verdict == NOT:
         explanation = (
@@ -117,7 +117,7 @@ def c10(inputs: Inputs, claim: dict[str, str]) -> Judged:
                     "grows with n·m"
                 )
             stories.append(f"{label}: {cause}. {story}".strip())
-    verdict = overall(f.verdict for f in findings if f.what.endswith("call"))
+    verdict = overall((f.verdict for f in findings if f.what.endswith("call")), every=False)
     return Judged(
         claim["id"],
         claim["claim"],
@@ -161,7 +161,7 @@ def c11(inputs: Inputs, claim: dict[str, str]) -> Judged:
         if bad:
             text += f"; not: {'; '.join(bad[:12])}{' …' if len(bad) > 12 else ''}"
         findings.append(Finding(family, text, NOT if bad else REPRODUCED))
-    verdict = overall(finding.verdict for finding in findings)
+    verdict = overall((finding.verdict for finding in findings), every=False)
     explanation = ""
     if verdict == NOT:
         explanation = (

@@ -112,7 +112,7 @@ def c2(inputs: Inputs, claim: dict[str, str]) -> Judged:
                 stories += [
                     phase_story(inputs, family, _HEADLINE_SIZE, name) for name in (BPQP, best.name)
                 ]
-    verdict = overall(f.verdict for f in findings if f.what.endswith("call"))
+    verdict = overall((f.verdict for f in findings if f.what.endswith("call")), every=True)
     return _judged(
         claim,
         verdict,
@@ -172,7 +172,7 @@ def c3(inputs: Inputs, claim: dict[str, str]) -> Judged:
                 lowest = min(found, key=lambda ratio: ratio.value)
                 if slowest is None or lowest.value < slowest.value:
                     slowest = lowest
-    verdict = overall(f.verdict for f in findings if f.what.endswith("call"))
+    verdict = overall((f.verdict for f in findings if f.what.endswith("call")), every=True)
     explanation = ""
     if verdict == NOT and slowest is not None:
         explanation = _why_slower(inputs, slowest, findings)
@@ -226,7 +226,7 @@ def c4(inputs: Inputs, claim: dict[str, str]) -> Judged:
                     "LAPACK the inversion costs less than the solver's set-up and iterations. "
                     f"{phase_story(inputs, family, size, 'exact')}"
                 )
-    verdict = overall(f.verdict for f in findings if f.what.endswith("call"))
+    verdict = overall((f.verdict for f in findings if f.what.endswith("call")), every=True)
     solved = _factorized_share(inputs)
     return _judged(
         claim,
@@ -265,7 +265,7 @@ def c6(inputs: Inputs, claim: dict[str, str]) -> Judged:
             if not good and protocol == "call":
                 worst = min(ratios, key=lambda ratio: ratio.value)
                 stories += [phase_story(inputs, "qp", worst.size, other) for other in (name, BPQP)]
-    verdict = overall(f.verdict for f in findings if f.what.endswith("call"))
+    verdict = overall((f.verdict for f in findings if f.what.endswith("call")), every=True)
     return _judged(
         claim,
         verdict,

@@ -1,0 +1,149 @@
+"""How long the rest of a run will take, from what was seen so far."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from bpqp_bench.plan import Block, Cell
+
+__all__ = ["Estimator", "Rest"]
+
+_CALL_S, _BUILD_S, _REFERENCE_S = 5e-3, 0.1, 5e-3  # before anything was seen
+_KEPT = 50  # recent values of a cell that its median is taken of
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left of one cell: whether it must be built, its calls, its budget spent."""
+
+    block: Block
+    cell: Cell
+    prepared: bool
+    calls: int
+    spent_s: float
+
+
+class _Seen:
+    """Times by subject (a method, say) and size; guesses one that was not seen from its kin."""
+
+    def __init__(self, default: float) -> None:
+        self._default = default
+        self._values: dict[Hashable, dict[int, list[float]]] = defaultdict(dict)
+        # Guesses of the same moment ask for the same medians again and again.
+        self._medians: dict[Hashable, dict[int, float]] = defaultdict(dict)
+
+    def add(self, subject: Hashable, n: int, seconds: float) -> None:
+        values = self._values[subject].setdefault(n, [])
+        values.append(seconds)
+        del values[:-_KEPT]
+        self._medians[subject][n] = median(values)
+
+    def guess(self, subjects: Iterable[Hashable], n: int) -> float:
+        """Return the time of the first subject of which anything is known, carried over to n."""
+        for subject in subjects:
+            if self._medians.get(subject):
+                return _carry(self._medians[subject], n)
+        everything: dict[int, list[float]] = defaultdict(list)
+        for times in self._medians.values():
+            for size, seconds in times.items():
+                everything[size].append(seconds)
+        if not everything:
+            return self._default * _growth(n)
+        return _carry({size: median(times) for size, times in everything.items()}, n)
+
+
+class Estimator:
+    """Collects times and adds up what remains."""
+
+    def __init__(self) -> None:
+        self._calls = _Seen(_CALL_S)
+        self._builds = _Seen(_BUILD_S)
+        self._references = _Seen(_REFERENCE_S)
+        self._counted = 0
+        self._accounted = 0.0
+
+    def call(self, block: Block, cell: Cell, seconds: float) -> None:
+        """Take note of a call."""
+        self._counted += 1
+        self._accounted += seconds
+        for subject in ((cell.method, block.family), cell.method):
+            self._calls.add(subject, block.n, seconds)
+
+    def build(self, block: Block, cell: Cell, seconds: float) -> None:
+        """Take note of a build."""
+        self._accounted += seconds
+        for subject in ((cell.method, block.family), cell.method):
+            self._builds.add(subject, block.n, seconds)
+
+    def reference(self, block: Block, seconds: float) -> None:
+        """Take note of a reference and of drawing its instance."""
+        self._accounted += seconds
+        self._references.add(block.family, block.n, seconds)
+
+    def remaining(self, rest: Iterable[Rest], elapsed_s: float) -> float:
+        """Return the seconds that the rest of the run will take.
+
+        Parameters
+        ----------
+        rest
+            All cells that have not ended.
+        elapsed_s
+            Since the start; what no call, build or reference accounts for is taken to go on in
+            proportion to the calls.
+        """
+        total, calls = 0.0, 0
+        instances: dict[str, tuple[Block, int]] = {}
+        for item in rest:
+            seconds, count = self._cell(item)
+            total += seconds
+            calls += count
+            known = instances.get(item.block.key, (item.block, 0))[1]
+            instances[item.block.key] = (item.block, max(known, count))
+        for block, count in instances.values():
+            total += count * self._references.guess((block.family,), block.n)
+        overhead = max(elapsed_s - self._accounted, 0.0) / self._counted if self._counted else 0.0
+        return total + min(overhead, 0.2) * calls
+
+    def _cell(self, item: Rest) -> tuple[float, int]:
+        block, cell = item.block, item.cell
+        subjects = ((cell.method, block.family), cell.method)
+        seconds = 0.0
+        if not item.prepared:
+            seconds += min(self._builds.guess(subjects, block.n), cell.build_limit_s)
+        call = self._calls.guess(subjects, block.n)
+        if call > 2 * cell.call_limit_s:
+            return seconds + cell.call_limit_s, 1  # will be ended at its first call
+        calls = item.calls
+        if cell.cell_budget_s is not None and call > 0.0:
+            left = max(cell.cell_budget_s - item.spent_s, 0.0)
+            calls = min(calls, math.ceil(left / call))
+        if not item.prepared:
+            calls += 1 + cell.warmups
+        return seconds + calls * call, calls
+
+
+def _growth(n: int) -> float:
+    # A call has a fixed part, which is all of it below n = 100, and one of dense linear algebra.
+    return 1.0 + (n / 100.0) ** 2.5
+
+
+def _carry(times: dict[int, float], n: int) -> float:
+    """Carry times over to another size, by their own growth where two sizes show it."""
+    if n in times:
+        return times[n]
+    nearest = min(times, key=lambda size: abs(math.log(size / n)))
+    others = [size for size in times if (size < nearest) == (nearest < n) and size != nearest]
+    if others:
+        other = min(others, key=lambda size: abs(math.log(size / n)))
+        if times[nearest] > 0.0 and times[other] > 0.0:
+            slope = math.log(times[nearest] / times[other]) / math.log(nearest / other)
+            # Beyond the sizes seen the dense part takes over, so growth is no less than before.
+            slope = min(max(slope, 0.0), 3.0)
+            seen = times[nearest] * (n / nearest) ** slope
+            model = times[nearest] * _growth(n) / _growth(nearest)
+            return math.sqrt(seen * model)
+    return times[nearest] * _growth(n) / _growth(nearest)

@@ -1,0 +1,131 @@
+"""Carry out a plan: `execute`, and the local executor behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bpqp_bench.environment import code_hash, describe_environment
+from bpqp_bench.local import LocalRun, Options
+from bpqp_bench.measurement import SCHEMA
+from bpqp_bench.plan import Plan
+from bpqp_bench.progress import Progress, Silent
+from bpqp_bench.registry import Registry
+from bpqp_bench.results import RunDirectory, write_json
+from bpqp_bench.summary import RunSummary
+from bpqp_bench.workers import Folders
+
+__all__ = ["Executor", "LocalExecutor", "Options", "execute", "open_run", "run_config"]
+
+
+class Executor(Protocol):
+    """Carries out a plan; a cluster engine can take the place of `LocalExecutor`.
+
+    It appends every measurement of the plan that the directory lacks, and nothing twice.
+    """
+
+    def __call__(
+        self, plan: Plan, run_directory: RunDirectory, registry_dirs: Folders, progress: Progress
+    ) -> RunSummary:
+        """Run what is missing and say what was done."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Worker processes on this machine, one of which computes at a time."""
+
+    options: Options = field(default_factory=Options)
+
+    def __call__(
+        self, plan: Plan, run_directory: RunDirectory, registry_dirs: Folders, progress: Progress
+    ) -> RunSummary:
+        """Run what is missing and say what was done."""
+        return LocalRun(plan, run_directory, registry_dirs, progress, self.options).run()
+
+
+def execute(
+    plan: Plan,
+    run_directory: RunDirectory,
+    registry_dirs: Folders = ((), ()),
+    progress: Progress | None = None,
+    options: Options | None = None,
+    executor: Executor | None = None,
+) -> RunSummary:
+    """Measure everything in a plan that the run directory does not hold yet.
+
+    Parameters
+    ----------
+    plan
+        What to measure.
+    run_directory
+        Open for writing (`open_run`). Every measurement is on disk before the next one begins, so
+        that an interrupt or a kill loses at most the call that was running.
+    registry_dirs
+        The user's folders of methods and of families.
+    progress
+        Where progress is shown; nowhere by default.
+    options, executor
+        Limits of this machine; another executor.
+
+    Returns
+    -------
+    RunSummary
+        Also written to summary.json. A method that fails is a result; what could not be done at
+        all is in its ``problems``.
+    """
+    chosen = executor or LocalExecutor(options or Options())
+    with progress or Silent() as shown:
+        if run_directory.repaired:
+            shown.note(run_directory.repaired)
+        summary = chosen(plan, run_directory, registry_dirs, shown)
+    write_json(run_directory.path / "summary.json", summary.to_dict())
+    return summary
+
+
+def open_run(
+    path: Path,
+    plan: Plan,
+    registry: Registry,
+    *,
+    resume: bool = False,
+    options: Options | None = None,
+    profile: str | None = None,
+) -> RunDirectory:
+    """Make a run directory for a plan, or open it again.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    resume
+        Go on with it; it must be there.
+    profile
+        Name of the profile that the plan was made for; kept in config.json, where reports look.
+
+    Raises
+    ------
+    ResultsError
+        As `RunDirectory.create` and `RunDirectory.resume`.
+    """
+    config = run_config(plan, registry, options or Options(), profile)
+    environment = describe_environment(plan, registry)
+    if resume:
+        return RunDirectory.resume(path, config, environment)
+    return RunDirectory.create(path, config, environment)
+
+
+def run_config(
+    plan: Plan, registry: Registry, options: Options, profile: str | None = None
+) -> Mapping[str, Any]:
+    """Return what must be the same for a run to be resumed, as plain JSON values."""
+    return {
+        "schema": SCHEMA,
+        "code": code_hash(registry),
+        "profile": profile,
+        "plan": plan.to_dict(),
+        "memory_limit": options.memory_limit,
+        "reference_limit_s": options.reference_limit_s,
+    }

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from bpqp_bench.registry import builtin_directory
 
 REGISTRY = Registry()
 FAMILIES = ("qp", "lp", "lp[eps=0]", "socp", "socp-robust", "qp-active", "qp-active[density=0.3]")
-quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 seeds = st.integers(0, 10**6)
 # 2m ≤ n and m ≥ 1: every family takes these.
@@ -372,3 +373,9 @@ def test_a_copy_of_the_template_is_a_family(tmp_path):
     assert not np.array_equal(fixed[0].q, fixed[1].q)
     with pytest.raises(SpecError, match="choose M ≤ N = 3"):
         choice.draw(Size(3, 4), 0)
+
+
+def test_the_page_shows_the_template_as_it_is():
+    page = (Path(__file__).parents[1] / "docs" / "add-a-family.md").read_text(encoding="utf-8")
+    code = (builtin_directory("problems") / "template_family.py").read_text(encoding="utf-8")
+    assert f"```python\n{code}```" in page

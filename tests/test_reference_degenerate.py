@@ -91,12 +91,11 @@ def test_overdetermined_vertex():
     assert np.allclose(reference.z, [1.0, 1.0], atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])
 def test_overdetermined_vertex_with_rounded_data(seed):
     # Four equalities and two or more active rows through one point of R⁵, up to rounding.
     instance = Registry().family("lp[eps=0]").draw(Size(5, 4), seed)
-    if instance.planted.active.sum() < 2:
-        pytest.skip("not overdetermined")
+    assert instance.planted.active.sum() >= 2
     reference = reference_of(instance)
     assert reference.certificate.degenerate
     assert "linearly dependent" in reference.certificate.why

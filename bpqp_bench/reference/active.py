@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpqp_bench.reference.extended import DD, ExactProduct
-from bpqp_bench.reference.interior import Iterate, Quadratic, interior_point, range_space
+from bpqp_bench.reference.interior import (
+    Factorize,
+    Iterate,
+    Quadratic,
+    interior_point,
+    range_space,
+    solve_on_rows,
+)
 from bpqp_bench.reference.kkt import KKTSystem, null_directions, rank_deficiency
 from bpqp_bench.reference.point import Mask, Point
 from bpqp_bench.reference.solution import NoReferenceError
@@ -26,6 +33,7 @@ _SINGULAR = 1e14  # scaled condition number from which ranks are examined
 _SHIFT = 1e-8  # of the proximal iteration on a singular system
 _CONSISTENT = 1e-20  # backward error up to which a system counts as solved
 _CONSISTENT_SINGULAR = 1e-14
+_EVIDENT = 1e-10  # violation that float64 cannot have made up
 _CORRECTIONS = 12
 _CONVERGED = 1e-9  # gap at which the interior point is good enough for a first guess
 
@@ -44,14 +52,14 @@ def solve_quadratic(qp: Quadratic) -> Point:
     NoReferenceError
         If the problem is infeasible, unbounded or not convex, or no active set could be certified.
     """
-    search = _Search(qp)
+    factorize = range_space(qp) if qp.h.size else None
+    search = _Search(qp, factorize)
     none = np.zeros(qp.h.size, dtype=bool)
     if qp.h.size == 0:
         point = search.attempt(none, None).point
         if point is None:
             raise _without_inequalities(qp)
         return point
-    factorize = range_space(qp)
     # Where that exists, an interior-point solve costs less than the one K of a guess.
     if factorize is None and qp.P.any():
         found = search.correct(none, None, few=max(2, qp.h.size // 8))
@@ -81,8 +89,9 @@ def solve_quadratic(qp: Quadratic) -> Point:
 class _Search:
     """Tries of active sets on one problem; remembers which have failed."""
 
-    def __init__(self, qp: Quadratic) -> None:
+    def __init__(self, qp: Quadratic, factorize: Factorize | None) -> None:
         self.qp = qp
+        self._factorize = factorize
         self._G = ExactProduct(qp.G)
         self._row_norms = np.linalg.norm(qp.G, axis=1)
         self._row_largest = np.abs(qp.G).max(axis=1, initial=0.0)
@@ -90,6 +99,7 @@ class _Search:
 
     def correct(self, active: Mask, start: Iterate | None, few: int | None = None) -> Point | None:
         """Try a guess and its corrections; give up on a cycle or after ``few`` changes at once."""
+        active = self._clear_mistakes(active)
         for _ in range(_CORRECTIONS):
             if active.tobytes() in self._failed:
                 return None
@@ -101,6 +111,30 @@ class _Search:
                 return None
             active = tried.next
         return None
+
+    def _clear_mistakes(self, active: Mask) -> Mask:
+        """Let rows change sides that float64 already shows to be wrong: it spares factoring K."""
+        if self._factorize is None:
+            return active
+        qp, first = self.qp, active
+        for _ in range(_CORRECTIONS):
+            try:
+                z, lam = solve_on_rows(qp, active, self._factorize)
+            except np.linalg.LinAlgError:  # dependent rows: left to `attempt`
+                return first
+            weight = lam * self._row_largest
+            terms = (qp.q, qp.P @ z, weight)
+            scale = max(float(np.abs(t).max(initial=0.0)) for t in terms)
+            slack = qp.h - qp.G @ z
+            length = float(np.linalg.norm(z))
+            slack_scale = np.abs(qp.h) + self._row_norms * length
+            wrong = (active & (weight < -_EVIDENT * scale)) | (
+                ~active & (slack < -_EVIDENT * slack_scale)
+            )
+            if not wrong.any() or not np.isfinite(z).all():
+                return active
+            active = active ^ wrong
+        return first
 
     def attempt(self, active: Mask, start: Iterate | None, few: int | None = None) -> _Try:
         """Solve on the given active rows and test the KKT conditions."""

@@ -104,9 +104,9 @@ class Crew:
                 self._await(group)
         return self._broken.get(group)
 
-    def pid(self, *group: Any) -> int | None:
+    def pid(self, group: Group) -> int | None:
         """Process id of a group's worker, None if it has none."""
-        worker = self._workers.get(group)  # type: ignore[call-overload]
+        worker = self._workers.get(group)
         return None if worker is None else worker.pid
 
     def ask(
@@ -152,16 +152,19 @@ class Crew:
         judged = None if data is None else self._judge(problem, wrt, data)
         return from_answer(meta, judged)
 
-    def drop(self, built: Iterable[tuple[str, int, str, str, int | None]]) -> None:
-        """Let workers forget methods, given by group, id and the process they were built in."""
+    def drop(self, built: Iterable[tuple[Group, str, int | None]], thorough: bool) -> None:
+        """Let workers forget methods, given by group, id and the process they were built in.
+
+        ``thorough``: have them look for what only the garbage collector can free; worth its time
+        where instances are large.
+        """
         ids: dict[Group, list[str]] = {}
-        for worker, threads, device, id, pid in built:
-            group = (worker, threads, device)
-            if pid is not None and pid == self.pid(*group):
+        for group, id, pid in built:
+            if pid is not None and pid == self.pid(group):
                 ids.setdefault(group, []).append(id)
         for group, names in ids.items():
             with contextlib.suppress(WorkerFailure):
-                self.ask(group, self._limits, "drop", ids=tuple(names))
+                self.ask(group, self._limits, "drop", ids=tuple(names), thorough=thorough)
 
     def stop(self) -> None:
         """End all processes."""
@@ -182,6 +185,10 @@ class Crew:
             # Kept open here, so that it outlives the desk.
             fd = os.open(answer["path"], os.O_RDONLY)
         return Drawn(seed, answer["sha256"], f"/proc/{os.getpid()}/fd/{fd}", fd)
+
+    def lend(self, problem: Drawn) -> None:
+        """Give the desk an instance that it has not drawn."""
+        self._ask_desk("adopt", path=problem.path, wrt=(), reason="")
 
     def reference(self, problem: Drawn, wrt: tuple[str, ...]) -> float:
         """Compute the reference of an instance; return the seconds it took."""

@@ -119,10 +119,11 @@ class Desk:
         }
 
     def _adopt(self, path: str, wrt: tuple[str, ...], reason: str) -> Mapping[str, Any]:
-        """Take over the instance of a desk that was lost over its reference."""
+        """Take over an instance; a reason says why there is no reference of it, "" nothing."""
         instance: Instance = read_parcel(path)
         self._drawn[instance.sha256] = instance
-        self._references[f"{instance.sha256} {wrt}"] = reason
+        if reason:
+            self._references[f"{instance.sha256} {wrt}"] = reason
         return {}
 
     def _close(self, sha256s: tuple[str, ...]) -> Mapping[str, Any]:

@@ -128,7 +128,7 @@ class Estimator:
 
 def _growth(n: int) -> float:
     # A call has a fixed part, which is all of it below n = 100, and one of dense linear algebra.
-    return 1.0 + (n / 100.0) ** 2.5
+    return 1.0 + float((n / 100.0) ** 2.5)
 
 
 def _carry(times: dict[int, float], n: int) -> float:
@@ -143,7 +143,7 @@ def _carry(times: dict[int, float], n: int) -> float:
             slope = math.log(times[nearest] / times[other]) / math.log(nearest / other)
             # Beyond the sizes seen the dense part takes over, so growth is no less than before.
             slope = min(max(slope, 0.0), 3.0)
-            seen = times[nearest] * (n / nearest) ** slope
+            seen = times[nearest] * math.pow(n / nearest, slope)
             model = times[nearest] * _growth(n) / _growth(nearest)
             return math.sqrt(seen * model)
     return times[nearest] * _growth(n) / _growth(nearest)

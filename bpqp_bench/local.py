@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from bpqp_bench.crew import Crew, Drawn
+from bpqp_bench.crew import Crew, Drawn, Group
 from bpqp_bench.estimate import Estimator, Rest
 from bpqp_bench.family import TEMPLATE_SEED
 from bpqp_bench.measurement import Measurement, Role
@@ -31,6 +31,8 @@ _NO_WARMUP_S = 2.0
 _ETA_EVERY_S = 0.5
 # References of larger instances are computed when their turn comes.
 _LARGEST_PREFETCHED = 500
+# From here on what a built method holds on to is worth a search for cycles.
+_LARGE = 500
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class _Cell:
     phases_split: bool = True
     spent_s: float = 0.0
     done: set[int] = field(default_factory=set)
+
+    @property
+    def group(self) -> Group:
+        return (self.cell.worker, self.block.threads, self.block.device)
 
     def left(self) -> int:
         return 0 if self.ended else len(self.cell.seeds) - len(self.done)
@@ -163,11 +169,10 @@ class LocalRun:
 
     def _start(self) -> None:
         """Start all workers at once; while they import, references are computed."""
-        needed: dict[tuple[str, int, str], str] = {}
+        needed: dict[Group, str] = {}
         for state in self._cells:
             if state.left() and self._missing(state.cell) is None:
-                group = (state.cell.worker, state.block.threads, state.block.device)
-                needed.setdefault(group, state.cell.method)
+                needed.setdefault(state.group, state.cell.method)
         self._show("starting workers", force=True)
         self._crew.start(needed)
         for block in self._plan.blocks:
@@ -199,8 +204,10 @@ class LocalRun:
         self._crew.close(template, warmup)
         for seed in block.seeds:
             self._run_instance(block, cells, seed)
-        self._crew.drop([(state.cell.worker, block.threads, block.device, state.id, state.pid)
-                         for state in cells])  # fmt: skip
+        self._crew.drop(
+            [(state.group, state.id, state.pid) for state in cells],
+            thorough=block.n >= _LARGE,
+        )
 
     def _run_instance(self, block: Block, cells: list[_Cell], seed: int) -> None:
         def due(state: _Cell) -> bool:
@@ -241,9 +248,7 @@ class LocalRun:
             outcome = self._call(state, warmup, "warmup", repetition)
 
     def _is_built(self, state: _Cell) -> bool:
-        block = state.block
-        pid = self._crew.pid(state.cell.worker, block.threads, block.device)
-        return state.pid is not None and state.pid == pid
+        return state.pid is not None and state.pid == self._crew.pid(state.group)
 
     def _rebuild(self, state: _Cell) -> bool:
         """Build again in a new process, after another variant has taken the old one with it."""
@@ -266,7 +271,7 @@ class LocalRun:
         missing = self._missing(cell)
         if missing is not None:
             return Outcome("unavailable", missing, stage="build")
-        group = (cell.worker, block.threads, block.device)
+        group = state.group
         failure = self._crew.ensure(group, cell.method)
         if failure is not None:
             return failure
@@ -291,7 +296,7 @@ class LocalRun:
         if answer["failed"] is not None:
             status, cause = answer["failed"]
             return Outcome(status, cause, stage="build", build_s=seconds)
-        state.pid = self._crew.pid(*group)
+        state.pid = self._crew.pid(group)
         state.build_s = seconds
         state.phases_split = bool(answer["phases_split"])
         return Outcome("ok", build_s=seconds)
@@ -302,7 +307,7 @@ class LocalRun:
         what = f"seed {problem.seed}" if role == "measured" else role
         self._show(f"{block.family} {block.size} {what}: {cell.method}")
         outcome = self._crew.call(
-            (cell.worker, block.threads, block.device),
+            state.group,
             self._limits(cell),
             state.id,
             problem,

@@ -54,7 +54,7 @@ def _read_buffer(file: BinaryIO) -> Any:
     (size,) = struct.unpack("<Q", file.read(8))
     # NumPy's own allocation, so that alignment is that of any other array.
     buffer = np.empty(size, dtype=np.uint8)
-    got = cast(Any, file).readinto(memoryview(buffer)) if size else 0
+    got = cast(Any, file).readinto(buffer.data) if size else 0
     if got != size:
         raise EOFError(f"parcel ends after {got} of {size} bytes")
     return buffer

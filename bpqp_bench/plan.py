@@ -118,6 +118,14 @@ class Block:
             f"{self.dtype} {self.device} threads={self.threads}"
         )
 
+    def with_cells(self, cells: Iterable[Cell]) -> Block:
+        """Return the block with further cells, those of one method merged."""
+        merged = {cell.method: cell for cell in self.cells}
+        for cell in cells:
+            known = merged.get(cell.method)
+            merged[cell.method] = cell if known is None else known.merged(cell)
+        return replace(self, cells=tuple(merged[method] for method in sorted(merged)))
+
     @property
     def n(self) -> int:
         """Number of variables."""
@@ -247,42 +255,44 @@ def make_plan(requests: Sequence[Request], registry: Registry) -> Plan:
     SpecError
         If a method, family, size, parameter or number is not one, or nothing is asked for.
     """
-    cells: dict[tuple[Any, ...], dict[str, Cell]] = {}
+    blocks: dict[str, Block] = {}
     for request in requests:
         _check(request)
-        wrt = tuple(name for name in GRADIENT_NAMES if name in request.wrt)
-        rest = (wrt, request.batch, request.dtype, request.device, request.threads)
         for family_text in request.families:
             family = registry.family(family_text)
             for size_text in request.sizes:
-                size = str(Size.parse(size_text))
-                group = cells.setdefault((family.key, family.family.problem_class, size, *rest), {})
-                for method_text in request.methods:
-                    method = registry.method(method_text)
-                    cell = Cell(
-                        method=method.key,
-                        label=method.label,
-                        worker=method.cls.name,
-                        seeds=tuple(
-                            range(request.first_seed, request.first_seed + request.instances)
-                        ),
-                        call_limit_s=float(request.call_limit_s),
-                        build_limit_s=float(request.build_limit_s),
-                        cell_budget_s=(
-                            None if request.cell_budget_s is None else float(request.cell_budget_s)
-                        ),
-                        warmups=request.warmups,
-                    )
-                    known = group.get(method.key)
-                    group[method.key] = cell if known is None else known.merged(cell)
-    blocks = [
-        Block(*identity, cells=tuple(group[key] for key in sorted(group)))
-        for identity, group in cells.items()
-        if group
-    ]
-    if not blocks:
+                block = Block(
+                    family=family.key,
+                    problem_class=family.family.problem_class,
+                    size=str(Size.parse(size_text)),
+                    wrt=tuple(name for name in GRADIENT_NAMES if name in request.wrt),
+                    batch=request.batch,
+                    dtype=request.dtype,
+                    device=request.device,
+                    threads=request.threads,
+                    cells=(),
+                )
+                cells = [_cell(request, registry, text) for text in request.methods]
+                blocks[block.key] = blocks.get(block.key, block).with_cells(cells)
+    filled = [block for block in blocks.values() if block.cells]
+    if not filled:
         raise SpecError("nothing to run: name at least one method, one family and one size")
-    return Plan(tuple(sorted(blocks, key=lambda block: (Size.parse(block.size), block.key))))
+    return Plan(tuple(sorted(filled, key=lambda block: (Size.parse(block.size), block.key))))
+
+
+def _cell(request: Request, registry: Registry, text: str) -> Cell:
+    method = registry.method(text)
+    budget = request.cell_budget_s
+    return Cell(
+        method=method.key,
+        label=method.label,
+        worker=method.cls.name,
+        seeds=tuple(range(request.first_seed, request.first_seed + request.instances)),
+        call_limit_s=float(request.call_limit_s),
+        build_limit_s=float(request.build_limit_s),
+        cell_budget_s=None if budget is None else float(budget),
+        warmups=request.warmups,
+    )
 
 
 def _check(request: Request) -> None:
@@ -313,7 +323,7 @@ def _check(request: Request) -> None:
 
 def _cost(block: Block) -> float:
     # Only proportions matter: a fixed part for starting and building, a part that grows with n.
-    growth = 1e-3 + 1e-8 * block.n**2.5
+    growth = 1e-3 + 1e-8 * float(block.n**2.5)
     return sum((0.1 + len(cell.seeds) * growth) for cell in block.cells)
 
 

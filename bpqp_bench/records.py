@@ -192,7 +192,11 @@ def make_measurement(
         peak_memory=outcome.peak_memory,
         memory_limit=memory_limit,
         accuracy=outcome.accuracy,
-        **outcome.solution,
+        primal_residual=outcome.solution.get("primal_residual"),
+        dual_residual=outcome.solution.get("dual_residual"),
+        complementarity=outcome.solution.get("complementarity"),
+        objective_gap=outcome.solution.get("objective_gap"),
+        solution_error=outcome.solution.get("solution_error"),
         reference=outcome.reference,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )

@@ -180,12 +180,14 @@ class Host:
         meta["posed"] = None if posed is None else posed.sha256
         return meta, pickle.dumps((solution, checked, posed), protocol=5)
 
-    def _drop(self, ids: tuple[str, ...]) -> tuple[Mapping[str, Any], None]:
+    def _drop(self, ids: tuple[str, ...], thorough: bool) -> tuple[Mapping[str, Any], None]:
+        """Forget methods; ``thorough``: look for cycles too, which takes a while."""
         for id in ids:
             self._built.pop(id, None)
             self._clocks.pop(id, None)
-        gc.unfreeze()
-        _settle()
+        if thorough:
+            gc.unfreeze()
+            _settle()
         return {}, None
 
 

@@ -30,6 +30,7 @@ class BPQP(Method):
             "max_iter": 100_000,
             "polish": "active-set",
             "active_tol": 0.0,
+            "gradient": "optimal",
         }
     )
     variants = MappingProxyType(

@@ -21,7 +21,15 @@ from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock, residuals
 
-__all__ = ["ActiveSet", "Polished", "active_cones", "active_rows", "polish_qp", "stack_rows"]
+__all__ = [
+    "ActiveSet",
+    "Polished",
+    "active_cones",
+    "active_rows",
+    "decide_active",
+    "polish_qp",
+    "stack_rows",
+]
 
 Mask = NDArray[np.bool_]
 
@@ -88,17 +96,50 @@ def active_rows(qp: ConvexQP, solution: QPSolution, tolerance: float = 0.0) -> A
     if qp.nineq == 0:
         nothing = np.zeros(0, dtype=bool)
         return ActiveSet(nothing, nothing, (0.0, 0.0))
-    lengths = row_lengths(qp.G)
-    slack = (qp.h - qp.G @ solution.z) / lengths
-    force = solution.lam * lengths
-    size, push = _scales(qp, solution)
+    return decide_active(
+        qp.h - qp.G @ solution.z,
+        solution.lam,
+        row_lengths(qp.G),
+        _scales(qp, solution),
+        (solution.primal, solution.dual),
+        tolerance,
+    )
+
+
+def decide_active(
+    slack: Array,
+    lam: Array,
+    lengths: Array,
+    scales: tuple[float, float],
+    achieved: tuple[float, float],
+    tolerance: float = 0.0,
+) -> ActiveSet:
+    """Decide which inequalities g(z) ≤ 0 bind.
+
+    Parameters
+    ----------
+    slack, lam, lengths
+        −g(z), λ and the length of ∇g of every inequality, (m,).
+    scales
+        Size ℓ of the solution and size f of the forces that the constraints balance.
+    achieved
+        Primal and dual residual.
+    tolerance
+        As in `active_rows`.
+    """
+    if len(slack) == 0:
+        nothing = np.zeros(0, dtype=bool)
+        return ActiveSet(nothing, nothing, (0.0, 0.0))
+    lengths = np.where(lengths > 0.0, lengths, 1.0)
+    size, push = scales[0] or 1.0, scales[1] or 1.0
+    distance, force = slack / lengths, lam * lengths
     if tolerance > 0.0:
         near, light = tolerance * size, tolerance * push
     else:
-        near = _SAFETY * max(solution.primal / float(lengths.min()), _ROUNDING * size)
-        light = _SAFETY * max(solution.dual, _ROUNDING * push)
-    rows = force / push > slack / size
-    weak = (np.abs(slack) <= near) & (force <= light)
+        near = _SAFETY * max(achieved[0] / float(lengths.min()), _ROUNDING * size)
+        light = _SAFETY * max(achieved[1], _ROUNDING * push)
+    rows = force / push > distance / size
+    weak = (np.abs(distance) <= near) & (force <= light)
     return ActiveSet(rows, weak, (near, light))
 
 

@@ -58,6 +58,10 @@ class BPQP(torch.nn.Module):
     active_tol
         Slack and multiplier, relative to the scale of the data, below which a row counts as weakly
         active; 0 ties it to the residuals that the solver achieved.
+    gradient
+        "optimal"; or "general", the derivative that keeps the KKT residual of the point at which
+        the solver stopped (see `bpqp_bench.layers.general_gradient`), for loose tolerances and
+        ``polish="none"``.
     check
         Whether to test that P is positive semidefinite, at the price of one Cholesky factorization.
         Shapes and finiteness are always checked.
@@ -87,6 +91,7 @@ class BPQP(torch.nn.Module):
         max_iter: int = 100_000,
         polish: str = "active-set",
         active_tol: float = 0.0,
+        gradient: str = "optimal",
         check: bool = True,
     ) -> None:
         super().__init__()
@@ -98,6 +103,7 @@ class BPQP(torch.nn.Module):
             max_iter=max_iter,
             polish=polish,
             active_tol=active_tol,
+            gradient=gradient,
         )
         self.check = check
         self.last_info: Info = []

@@ -33,12 +33,14 @@ from bpqp_bench.layers.active_set import (
     stack_rows,
 )
 from bpqp_bench.layers.cones import cone_terms, polish_cones
+from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt, independent_rows
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, SOLVERS, solve_qp
 
 __all__ = [
     "BACKWARD_SOLVERS",
+    "GRADIENTS",
     "POLISH",
     "Adjoint",
     "ForwardPass",
@@ -53,6 +55,7 @@ __all__ = [
 
 BACKWARD_SOLVERS = (*SOLVERS, "direct")
 POLISH = ("none", "solver", "active-set")
+GRADIENTS = ("optimal", "general")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class Settings:
     active_tol
         Slack and multiplier, relative to the scale of the data, below which a row is weakly active;
         0 takes ten times the residuals that the solver achieved.
+    gradient
+        "optimal", the gradient of the solution on its binding rows; "general", that of the map
+        which keeps the KKT residual of the point where the solver stopped (`general_adjoint`,
+        always direct; no cones).
     """
 
     forward: str = "osqp"
@@ -84,6 +91,7 @@ class Settings:
     max_iter: int = 100_000
     polish: str = "active-set"
     active_tol: float = 0.0
+    gradient: str = "optimal"
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -91,6 +99,7 @@ class Settings:
             ("backward", self.backward, BACKWARD_SOLVERS),
             ("cone_forward", self.cone_forward, CONE_SOLVERS),
             ("polish", self.polish, POLISH),
+            ("gradient", self.gradient, GRADIENTS),
         ):
             if value not in known:
                 raise SpecError(f"{what}={value!r} of BPQP is not one of {', '.join(known)}")
@@ -132,11 +141,13 @@ class Adjoint:
     z, nu, lam, mu
         z̃ (n,), ν̃ (neq,), λ̃ (nineq,) with zeros for rows that do not bind, μ̃ (cones,).
     gradient
-        "exact"; "one-sided" if a row is weakly active, so that only directional derivatives exist
-        and this is the one of the chosen side; "least-squares" if the binding rows are dependent,
-        or the objective is flat in a direction that they leave free.
+        "exact"; "general" if asked for; "one-sided" if a row is weakly active, so that only
+        directional derivatives exist and this is the one of the chosen side; "least-squares" if the
+        binding rows are dependent, or the objective is flat in a direction that they leave free.
     status, iterations
         What the solver of the backward pass said.
+    all_rows
+        Whether λ̃ belongs to all inequalities and not to the binding ones alone.
     """
 
     z: Array
@@ -146,6 +157,7 @@ class Adjoint:
     gradient: str
     status: str
     iterations: int | None
+    all_rows: bool = False
 
 
 def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> ForwardPass:
@@ -190,6 +202,8 @@ def backward_pass(
     MethodError
         If the solver of the backward pass gives no answer.
     """
+    if settings.gradient == "general":
+        return _general(done, upstream, clock)
     qp = done.qp
     with clock("prepare"):
         H, C, tip = qp.P, stack_rows(qp.A, qp.G, done.active.rows), False
@@ -217,6 +231,17 @@ def backward_pass(
         else:
             gradient = "one-sided" if done.active.weak.any() or tip else "exact"
         return Adjoint(z, y[:neq], lam, mu, gradient, status, iterations)
+
+
+def _general(done: ForwardPass, upstream: Array, clock: Phase) -> Adjoint:
+    qp, at = done.qp, done.solution
+    if qp.cones:
+        raise SpecError("gradient='general' of BPQP takes no cones; ConvexProgram takes any")
+    z, nu, lam, singular = general_adjoint(
+        qp.P, qp.A, qp.G, at.lam, qp.h - qp.G @ at.z, upstream, clock
+    )
+    flag = "least-squares" if singular else "general"
+    return Adjoint(z, nu, lam, np.zeros(0), flag, "solved", None, all_rows=True)
 
 
 def adjoint_qp(
@@ -312,7 +337,10 @@ def matrix_factors(
         return half, at.z, at.z, half
     if name == "A":
         return adjoint.nu, at.z, at.nu, adjoint.z
-    return adjoint.lam, at.z, np.where(done.active.rows, at.lam, 0.0), adjoint.z
+    # λ* is zero outside the binding rows; what a solver leaves there is noise, unless the
+    # gradient is that of the solver's point itself.
+    lam = at.lam if adjoint.all_rows else np.where(done.active.rows, at.lam, 0.0)
+    return adjoint.lam, at.z, lam, adjoint.z
 
 
 def _outer_sum(pattern: Matrix, a: Array, b: Array, c: Array, d: Array) -> Matrix:

@@ -31,10 +31,12 @@ def solve(
     with clock("setup"):
         kind = proxqp.sparse if backend == "sparse" else proxqp.dense
         solver = kind.QP(qp.n, qp.neq, qp.nineq)
+        # Without the gap it stops at any feasible point with a small dual residual, λᵢsᵢ ≠ 0.
+        solver.settings.check_duality_gap = True
         if tolerances.eps_abs:
-            solver.settings.eps_abs = tolerances.eps_abs
+            solver.settings.eps_abs = solver.settings.eps_duality_gap_abs = tolerances.eps_abs
         if tolerances.eps_rel:
-            solver.settings.eps_rel = tolerances.eps_rel
+            solver.settings.eps_rel = solver.settings.eps_duality_gap_rel = tolerances.eps_rel
         if tolerances.max_iter:
             solver.settings.max_iter = tolerances.max_iter
         solver.settings.eps_primal_inf = solver.settings.eps_dual_inf = _CERTIFICATE

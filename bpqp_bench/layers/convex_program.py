@@ -1,0 +1,358 @@
+"""BPQP for any smooth convex problem, from torch functions of its objective and constraints.
+
+The problem is minimize f(z; y) subject to h(z; y) = 0, g(z; y) ≤ 0. Whatever solver found z*, ν*,
+λ*, the backward pass is the QP of Theorem 1 (Pan et al., NeurIPS 2024)
+
+    minimize ½ z̃ᵀHz̃ + vᵀz̃  subject to  A z̃ = 0, G₊ z̃ = 0,
+
+H = ∇²_zz of the Lagrangian, A = ∂h/∂z, G₊ = ∂g₊/∂z, all by `torch.func`, and the gradient is one
+vector-Jacobian product: ∇_y of ⟨∇_z Lagrangian, z̃⟩ + ⟨h, ν̃⟩ + ⟨g, λ̃⟩ with z̃, ν̃, λ̃ held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bpqp_bench.errors import InstanceError, SpecError
+from bpqp_bench.instance import Array
+from bpqp_bench.layers.active_set import ActiveSet, decide_active
+from bpqp_bench.layers.bpqp_core import BACKWARD_SOLVERS, GRADIENTS, Settings, adjoint_qp
+from bpqp_bench.layers.general_gradient import general_adjoint
+from bpqp_bench.layers.kkt import factorize_kkt
+from bpqp_bench.layers.problem import ConvexQP, Tolerances
+from bpqp_bench.layers.qp_solvers import solve_qp
+
+__all__ = ["ConvexProgram", "cvxpy_solver", "quadratic_solver"]
+
+Function = Callable[..., torch.Tensor]
+# From the parameters (detached) to z*, ν* and λ*, arrays or tensors.
+Solver = Callable[..., tuple[Any, Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Solution with the derivatives that the backward pass needs; no field requires a gradient."""
+
+    z: Array
+    nu: Array
+    lam: Array
+    H: Array
+    A: Array
+    G: Array
+    gradient: Array
+    equalities: Array
+    inequalities: Array
+
+    @property
+    def residual(self) -> tuple[float, float]:
+        """Primal and dual residual, ∞-norms."""
+        primal = max(
+            float(np.abs(self.equalities).max(initial=0.0)),
+            float(self.inequalities.max(initial=0.0)),
+        )
+        return primal, float(np.abs(self.gradient).max(initial=0.0))
+
+
+class ConvexProgram(torch.nn.Module):
+    """Differentiable solution of a convex problem given by torch functions.
+
+    Parameters
+    ----------
+    objective
+        f(z, *y) → scalar, convex and twice differentiable in z at the solution.
+    equalities
+        h(z, *y) → (p,), affine in z, or None.
+    inequalities
+        g(z, *y) → (m,), each entry convex, or None.
+    solver
+        Forward pass: ``solver(*y) -> (z, nu, lam)`` with multipliers of the Lagrangian
+        f + νᵀh + λᵀg, λ ≥ 0. See `quadratic_solver` and `cvxpy_solver`, or write one.
+    backward
+        Solver of the backward QP, as in `BPQP`; "direct" by default.
+    refine
+        Newton steps on the KKT conditions of the binding constraints after the forward pass, each
+        kept only if it lowers the residual; 0 takes the solver's point as it is.
+    active_tol
+        As in `BPQP`.
+    gradient
+        "optimal", or "general": the derivative that keeps the KKT residual of the solver's point.
+
+    Attributes
+    ----------
+    last_info
+        Residuals, number of binding and weakly active constraints; after the backward pass
+        ``gradient``: "exact", "one-sided", "least-squares" or "general", as in `BPQP`.
+
+    Raises
+    ------
+    SpecError
+        If ``backward`` or ``gradient`` is unknown.
+    """
+
+    def __init__(
+        self,
+        objective: Function,
+        equalities: Function | None = None,
+        inequalities: Function | None = None,
+        *,
+        solver: Solver,
+        backward: str = "direct",
+        refine: int = 3,
+        active_tol: float = 0.0,
+        gradient: str = "optimal",
+    ) -> None:
+        super().__init__()
+        if backward not in BACKWARD_SOLVERS or gradient not in GRADIENTS:
+            raise SpecError(
+                f"backward is one of {', '.join(BACKWARD_SOLVERS)}, gradient one of "
+                f"{', '.join(GRADIENTS)}; got {backward!r}, {gradient!r}"
+            )
+        self.objective = objective
+        self.equalities = equalities or _nothing
+        self.inequalities = inequalities or _nothing
+        self.solver = solver
+        self.backward_solver = backward
+        self.refine = refine
+        self.active_tol = active_tol
+        self.gradient = gradient
+        self.last_info: dict[str, object] = {}
+
+    def forward(self, *y: torch.Tensor) -> torch.Tensor:
+        """Solve for parameters y and return z*, shape (n,), differentiable in every y.
+
+        Raises
+        ------
+        InstanceError
+            If a parameter or the solver's answer is not finite, or the functions have no
+            derivatives there.
+        """
+        for i, part in enumerate(y):
+            if not torch.isfinite(part).all():
+                raise InstanceError(f"parameter {i} of the convex program is not finite")
+        info: dict[str, object] = {}
+        apply: Any = _Function.apply  # autograd's own is untyped
+        z: torch.Tensor = apply(self, info, *y)
+        self.last_info = info
+        return z
+
+    def solve(self, *y: torch.Tensor) -> tuple[_Point, ActiveSet]:
+        """Run the solver, refine its answer and decide which constraints bind."""
+        fixed = tuple(part.detach().to(torch.float64) for part in y)
+        z, nu, lam = (_array(part) for part in self.solver(*fixed))
+        lam = np.maximum(lam, 0.0)
+        point = self._at(z, nu, lam, fixed)
+        active = self._active(point)
+        if self.gradient == "optimal":
+            for _ in range(self.refine):
+                better = self._newton(point, active, fixed)
+                if better is None:
+                    break
+                point = better
+            active = self._active(point, active)
+        return point, active
+
+    def adjoint(
+        self, point: _Point, active: ActiveSet, v: Array
+    ) -> tuple[Array, Array, Array, str]:
+        """Solve the backward QP: z̃, ν̃, λ̃ (all constraints) and the kind of gradient."""
+        if self.gradient == "general":
+            z, nu, lam, singular = general_adjoint(
+                point.H, point.A, point.G, point.lam, -point.inequalities, v
+            )
+            return z, nu, lam, "least-squares" if singular else "general"
+        p, C = len(point.nu), np.concatenate([point.A, point.G[active.rows]])
+        if self.backward_solver == "direct":
+            found = factorize_kkt(point.H, C).solve(-v)
+            z, multipliers, singular = found.x, found.y, found.least_squares
+        else:
+            settings = Settings(backward=self.backward_solver, eps_abs=1e-9, eps_rel=1e-9)
+            answer, singular = adjoint_qp(point.H, C, v, settings)
+            z, multipliers = answer.z, answer.nu
+        lam = np.zeros(len(point.lam))
+        lam[active.rows] = multipliers[p:]
+        kind = "one-sided" if active.weak.any() else "exact"
+        return z, multipliers[:p], lam, "least-squares" if singular else kind
+
+    def lagrangian(
+        self, z: torch.Tensor, nu: torch.Tensor, lam: torch.Tensor, *y: torch.Tensor
+    ) -> torch.Tensor:
+        """Return f + νᵀh + λᵀg at z."""
+        return self.objective(z, *y) + nu @ self.equalities(z, *y) + lam @ self.inequalities(z, *y)
+
+    def _at(self, z: Array, nu: Array, lam: Array, y: tuple[torch.Tensor, ...]) -> _Point:
+        point, nu_t, lam_t = (torch.from_numpy(part) for part in (z, nu, lam))
+        h, g = (f(point, *y).detach().numpy() for f in (self.equalities, self.inequalities))
+        if h.shape != nu.shape or g.shape != lam.shape:
+            raise InstanceError(
+                f"the solver gave {len(nu)} and {len(lam)} multipliers; the functions give "
+                f"equalities of shape {h.shape} and inequalities of shape {g.shape}"
+            )
+        values = [
+            torch.func.hessian(self.lagrangian)(point, nu_t, lam_t, *y),
+            torch.func.jacrev(self.equalities)(point, *y),
+            torch.func.jacrev(self.inequalities)(point, *y),
+            torch.func.grad(self.lagrangian)(point, nu_t, lam_t, *y),
+        ]
+        H, A, G, gradient = (value.detach().numpy() for value in values)
+        # A constraint that does not bind (λ = 0) may lack derivatives where it does not matter,
+        # but 0 · NaN is NaN: there is no telling, so nothing but finite numbers pass.
+        if not all(np.isfinite(part).all() for part in (z, nu, lam, H, A, G, gradient, h, g)):
+            raise InstanceError(
+                "the convex program's solution or its derivatives there are not finite; are the "
+                "functions twice differentiable at the solution?"
+            )
+        return _Point(z, nu, lam, 0.5 * (H + H.T), A, G, gradient, h, g)
+
+    def _active(self, point: _Point, fixed: ActiveSet | None = None) -> ActiveSet:
+        primal, dual = point.residual
+        found = decide_active(
+            -point.inequalities,
+            point.lam,
+            np.sqrt(np.einsum("ij,ij->i", point.G, point.G)),
+            (float(np.abs(point.z).max()), _push(point)),
+            (primal, dual),
+            self.active_tol,
+        )
+        # Newton's method has moved the point on these rows: they stay as they were.
+        return found if fixed is None else ActiveSet(fixed.rows, found.weak, found.tolerance)
+
+    def _newton(
+        self, point: _Point, active: ActiveSet, y: tuple[torch.Tensor, ...]
+    ) -> _Point | None:
+        rows, p = active.rows, len(point.nu)
+        C = np.concatenate([point.A, point.G[rows]])
+        right = -np.concatenate([point.equalities, point.inequalities[rows]])
+        # The multipliers are solved for themselves: the old ones leave the gradient.
+        gradient = point.gradient - point.A.T @ point.nu - point.G.T @ point.lam
+        step = factorize_kkt(point.H, C).solve(-gradient, right)
+        lam = np.zeros(len(point.lam))
+        lam[rows] = step.y[p:]
+        if (lam < 0.0).any():
+            return None
+        try:
+            found = self._at(point.z + step.x, step.y[:p], lam, y)
+        except InstanceError:  # the step left the functions' domain
+            return None
+        return found if max(found.residual) < max(point.residual) else None
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, program: ConvexProgram, info: dict[str, object], *y: torch.Tensor
+    ) -> torch.Tensor:
+        point, active = program.solve(*y)
+        primal, dual = point.residual
+        info.update(
+            primal_residual=primal,
+            dual_residual=dual,
+            active_rows=int(active.rows.sum()),
+            weakly_active_rows=int(active.weak.sum()),
+        )
+        ctx.work = program, info, point, active
+        ctx.save_for_backward(*y)
+        like = y[0] if y else torch.zeros(0, dtype=torch.float64)
+        return torch.from_numpy(point.z).to(dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
+        program: ConvexProgram
+        program, info, point, active = ctx.work
+        z, nu, lam, info["gradient"] = program.adjoint(point, active, _array(upstream[0]))
+        given: tuple[torch.Tensor, ...] = ctx.saved_tensors
+        at = [torch.from_numpy(part) for part in (point.z, point.nu, point.lam)]
+        tilde = [torch.from_numpy(part) for part in (z, nu, lam)]
+
+        def paired(*y: torch.Tensor) -> torch.Tensor:
+            slope: torch.Tensor = torch.func.grad(program.lagrangian)(*at, *y)
+            total = slope @ tilde[0] + program.equalities(at[0], *y) @ tilde[1]
+            return total + program.inequalities(at[0], *y) @ tilde[2]
+
+        needed = tuple(i for i, need in enumerate(ctx.needs_input_grad[2:]) if need)
+        y = tuple(part.detach().to(torch.float64) for part in given)
+        found = torch.func.grad(paired, argnums=needed)(*y)
+        gradients: list[torch.Tensor | None] = [None] * len(given)
+        for i, part in zip(needed, found, strict=True):
+            gradients[i] = part.to(dtype=given[i].dtype, device=given[i].device)
+        return None, None, *gradients
+
+
+def quadratic_solver(
+    build: Callable[..., ConvexQP], solver: str = "clarabel", tolerances: Tolerances | None = None
+) -> Solver:
+    """Forward pass for problems that are QPs or SOCPs.
+
+    Parameters
+    ----------
+    build
+        From the parameters, as float64 arrays, to the problem. The program's inequalities must be
+        those of Gz ≤ h, then one per cone, in this order.
+    solver, tolerances
+        One of `SOLVERS` (of `CONE_SOLVERS` if there are cones) and its stopping rule.
+    """
+
+    def solve(*y: torch.Tensor) -> tuple[Array, Array, Array]:
+        found = solve_qp(build(*(part.numpy() for part in y)), solver, tolerances)
+        if not np.isfinite(found.z).all():
+            raise InstanceError(f"the convex program is {found.status} ({solver})")
+        return found.z, found.nu, np.concatenate([found.lam, found.mu])
+
+    return solve
+
+
+def cvxpy_solver(
+    problem: Any,
+    variable: Any,
+    parameters: Sequence[Any],
+    equalities: Sequence[Any] = (),
+    inequalities: Sequence[Any] = (),
+    **options: Any,
+) -> Solver:
+    """Forward pass by a CVXPY problem.
+
+    Parameters
+    ----------
+    problem, variable
+        A `cvxpy.Problem` of minimization and its one variable, a vector.
+    parameters
+        `cvxpy.Parameter`s, in the order of the program's parameters.
+    equalities, inequalities
+        Its constraints, in the order of the program's functions; their duals are ν* and λ*.
+    **options
+        For ``problem.solve``.
+    """
+
+    def solve(*y: torch.Tensor) -> tuple[Array, Array, Array]:
+        for parameter, value in zip(parameters, y, strict=True):
+            parameter.value = value.numpy()
+        problem.solve(**options)
+        if variable.value is None:
+            raise InstanceError(f"the convex program is {problem.status} (CVXPY)")
+        nu = [np.ravel(constraint.dual_value) for constraint in equalities]
+        lam = [np.ravel(constraint.dual_value) for constraint in inequalities]
+        empty = np.zeros(0)
+        return variable.value, np.concatenate([empty, *nu]), np.concatenate([empty, *lam])
+
+    return solve
+
+
+def _nothing(z: torch.Tensor, *y: torch.Tensor) -> torch.Tensor:
+    del y
+    return z[:0]
+
+
+def _push(point: _Point) -> float:
+    forces = point.gradient - point.A.T @ point.nu - point.G.T @ point.lam
+    return float(np.abs(forces).max(initial=0.0))
+
+
+def _array(value: Any) -> Array:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return np.array(value, dtype=np.float64).ravel()

@@ -28,7 +28,7 @@ __all__ = [
 # which the scatter within a run does not show.
 NOISE = 0.05
 
-MACHINE_FIELDS = ("cpu", "cores", "logical_cores", "memory_bytes", "threads")
+MACHINE_FIELDS = ("cpu", "cores", "physical_cores", "machine", "memory", "threads")
 _SAME_MEMORY = 0.02  # kernels of one machine report a little more or less of its memory
 
 _PASSES: tuple[Pass, ...] = ("forward", "backward", "total")
@@ -97,7 +97,7 @@ def different_machines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
             continue
         if one is None or two is None:
             found.append(f"{name} is not recorded in one of them")
-        elif name == "memory_bytes" and abs(one - two) <= _SAME_MEMORY * max(one, two):
+        elif name == "memory" and abs(one - two) <= _SAME_MEMORY * max(one, two):
             continue
         elif one != two:
             found.append(f"{name} is {one!r} in one and {two!r} in the other")

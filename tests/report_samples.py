@@ -215,6 +215,6 @@ def write_run(directory: Path, runs: list[Measurement], plan: str = "smoke") -> 
     lines = "".join(f"{made.to_json()}\n" for made in runs)
     (directory / "measurements.jsonl").write_text(lines, encoding="utf-8")
     (directory / "config.json").write_text(json.dumps({"profile": plan}), encoding="utf-8")
-    machine = {"cpu": "Imaginary", "cores": 2, "memory_bytes": 2**34, "threads": [1]}
+    machine = {"cpu": "Imaginary", "cores": 2, "memory": 2**34, "threads": 1}
     (directory / "environment.json").write_text(json.dumps(machine), encoding="utf-8")
     return directory

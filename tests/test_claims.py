@@ -95,6 +95,7 @@ def test_clock_is_named_as_the_cause_when_only_the_solver_protocol_agrees() -> N
 def test_exact_is_the_bottleneck_in_its_backward_pass_only_if_it_is() -> None:
     runs = make({"bpqp": 1.0, "exact": 4.0})
     assert judge(runs, "C4").verdict == NOT  # in these samples backward is a third of the total
+    assert judge(make({"bpqp": 1.0, "exact": 4.0}, SIZES[:2]), "C4").verdict == UNTESTED
     slow = samples.pass_time(0.1)
     runs = [samples.replace(r, backward=slow) if r.method == "exact" else r for r in runs]
     found = judge(runs, "C4")
@@ -150,12 +151,17 @@ def test_linear_growth_of_dc3(power: float, verdict: str) -> None:
 
 
 def test_solver_agnostic_needs_every_pair() -> None:
-    pairs = ("bpqp[backward=osqp,forward=osqp]", "bpqp[backward=direct,forward=scs]")
+    pairs = (
+        "bpqp[backward=osqp,forward=osqp]",
+        "bpqp[backward=direct,forward=scs]",
+        "bpqp[backward=piqp,forward=proxqp]",
+    )
     runs = [
         samples.measurement(method=pair, family=family, size="100x20", seed=seed)
         for pair, family, seed in itertools.product(pairs, ("qp", "qp-active"), range(2))
     ]
     assert judge(runs, "C11").verdict == REPRODUCED
+    assert judge([r for r in runs if r.method != pairs[2]], "C11").verdict == UNTESTED
     loose = {"q": Accuracy(1e-3, 0.1, 0.1, 1.0)}
     runs.append(
         samples.measurement(

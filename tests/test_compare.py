@@ -16,7 +16,7 @@ from bpqp_bench.errors import ResultsError
 from bpqp_bench.measurement import Measurement
 from bpqp_bench.report.cells import Cells
 
-HERE = {"cpu": "X", "cores": 2, "logical_cores": 2, "memory_bytes": 2**34, "threads": [1]}
+HERE = {"cpu": "X", "cores": 2, "physical_cores": 2, "memory": 2**34, "threads": 1}
 
 
 def run_of(
@@ -83,7 +83,7 @@ def test_agreement_of_paired_ratios() -> None:
 
 def test_machines() -> None:
     assert different_machines(HERE, dict(HERE)) == []
-    assert different_machines(HERE, HERE | {"memory_bytes": 2**34 - 10_000}) == []
+    assert different_machines(HERE, HERE | {"memory": 2**34 - 10_000}) == []
     assert different_machines(HERE, HERE | {"cpu": "Y"}) == [
         "cpu is 'X' in one and 'Y' in the other"
     ]

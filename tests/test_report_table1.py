@@ -48,7 +48,7 @@ def test_first_and_warm_up_calls_do_not_count() -> None:
 
 
 def test_published_figures_stand_beside_and_missing_ones_are_said_to_be(table: Table) -> None:
-    assert cell_of(table, "table1-call", "QP", "Exact", 1).below == "paper 4.06 ± 6.0"
+    assert cell_of(table, "table1-call", "QP", "Exact", 1).below == "paper 4.06 ± 6.03"
     assert cell_of(table, "table1-call", "QP", "Alt-Diff", 1).below == "paper n/a"
     # The paper leaves this cell empty.
     assert cell_of(table, "table1-call", "QP", "CVXPY", 3).below == "paper n/a"

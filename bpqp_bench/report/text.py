@@ -6,7 +6,16 @@ import math
 
 from bpqp_bench.statistics import Ratio
 
-__all__ = ["interval", "memory", "milliseconds", "plus_minus", "ratio", "significant", "tiny"]
+__all__ = [
+    "as_published",
+    "interval",
+    "memory",
+    "milliseconds",
+    "plus_minus",
+    "ratio",
+    "significant",
+    "tiny",
+]
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -20,6 +29,18 @@ def significant(value: float, digits: int = 3) -> str:
     if decimals > digits + 4:
         return tiny(value)
     return f"{rounded:,.{decimals}f}".replace("-", "−")
+
+
+def as_published(mean: float, std: float | None, scale: float = 1.0) -> str:
+    """Print a published figure with the digits that it was published with, and no more."""
+    parts = (mean,) if std is None else (mean, std)
+    return " ± ".join(_shortest(part * scale) for part in parts)
+
+
+def _shortest(value: float) -> str:
+    # Ten digits: enough to take back what the change of unit did to the last binary digit.
+    text = f"{float(f'{value:.10g}'):,.10f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def tiny(value: float) -> str:

@@ -40,6 +40,7 @@ _HEADLINE_SIZE = "100x20"
 # The 2023 version's figures are 21.17, 16.17 and 1.67; its table 1 has them in this order.
 _HEADLINE = {"qp": 21.17, "lp": 16.17, "socp": 1.67}
 _SAME_WITHIN = 2.0
+_BOTTLENECK_FROM = 100
 _QPTH = "qpth runs on this CPU in float64; the paper's ran on a GTX TITAN X"
 
 
@@ -60,7 +61,8 @@ def c1(inputs: Inputs, claim: dict[str, str]) -> Judged:
             Finding(
                 f"protocol {protocol}",
                 f"median ratio {significant(middle)} over {len(ratios)} cells (dataset × size × "
-                f"layer); 10 or more in {ten}, BPQP slower in {slower}",
+                f"layer; sizes {', '.join(_sizes(inputs))}); 10 or more in {ten}, BPQP slower in "
+                f"{slower}",
                 verdict,
                 _published_c1(),
             )
@@ -209,6 +211,7 @@ def c4(inputs: Inputs, claim: dict[str, str]) -> Judged:
                 findings.append(Finding(what, "Exact was not measured", UNTESTED))
                 continue
             size, share = list(shares.items())[-1]
+            large = int(size.partition("x")[0]) >= _BOTTLENECK_FROM
             ratio = cell_ratio(inputs, "exact", family, size, which="backward", protocol=protocol)
             compared = f"; its backward pass takes {ratio.text} times BPQP's" if ratio else ""
             findings.append(
@@ -216,11 +219,11 @@ def c4(inputs: Inputs, claim: dict[str, str]) -> Judged:
                     what,
                     f"backward is {share:.0%} of the total at {size} "
                     f"({', '.join(f'{s}: {v:.0%}' for s, v in shares.items())}){compared}",
-                    REPRODUCED if share > 0.5 else NOT,
+                    REPRODUCED if share > 0.5 else (NOT if large else UNTESTED),
                     _published_share(family),
                 )
             )
-            if protocol == "call" and share <= 0.5:
+            if protocol == "call" and share <= 0.5 and large:
                 stories.append(
                     f"On {label} at {size} the forward pass takes the larger share: with a fast "
                     "LAPACK the inversion costs less than the solver's set-up and iterations. "
@@ -232,7 +235,8 @@ def c4(inputs: Inputs, claim: dict[str, str]) -> Judged:
         claim,
         verdict,
         "A bottleneck is more than half of the total time, at the largest size of table 1 that was "
-        "measured, on QP and on LP (on SOCP the published backward share is 37 % even at 500x100).",
+        "measured, on QP and on LP (on SOCP the published backward share is 37 % even at 500x100). "
+        "“Becomes” speaks of growth: a run that stops below 100 variables cannot refute it.",
         findings,
         differences=(machine(inputs), *versions(inputs, "numpy", "scipy")),
         explanation=" ".join(filter(None, [*stories, solved])),

@@ -28,6 +28,7 @@ _COLOURS = {
     "dc3": "#E69F00",
 }
 _SPARE = ("#7F7F7F", "#8C564B", "#5E3C99", "#B2ABD2", "#4D4D4D")
+_PAGE_WIDTH = 7.2  # inches
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 4)))
 
@@ -90,7 +91,7 @@ def new_figure(rows: int, columns: int, height: float = 2.3, **options: Any) -> 
 
     No pyplot: it would keep every figure alive and needs a global state.
     """
-    figure = Figure(figsize=(7.2, height * rows + 1.0), layout="constrained")
+    figure = Figure(figsize=(_PAGE_WIDTH, height * rows + 1.0), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
@@ -103,7 +104,7 @@ def size_axis(axis: Any, sizes: Sequence[str]) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(figure: Any, axes: Any, columns: int = 4) -> None:
+def legend_below(figure: Any, axes: Any) -> None:
     """Put one legend for all axes beneath the figure, where it covers no data."""
     handles: dict[str, Any] = {}
     for axis in axes.flat:
@@ -114,6 +115,17 @@ def legend_below(figure: Any, axes: Any, columns: int = 4) -> None:
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=columns,
+            ncols=_columns(list(handles)),
             frameon=False,
         )
+
+
+def _columns(labels: list[str]) -> int:
+    # As many columns as fit the page; a legend fills column by column.
+    for count in range(5, 1, -1):
+        height = -(-len(labels) // count)
+        columns = [labels[start : start + height] for start in range(0, len(labels), height)]
+        inches = sum(0.65 + 0.062 * max(len(label) for label in column) for column in columns)
+        if inches <= _PAGE_WIDTH:
+            return count
+    return 1

@@ -52,6 +52,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.margins(0.12)
+        axis.set_xlim(_FLOOR / 5, 5)
         axis.set_title(f"{labels[family]}, {size.replace('x', '×')}")
         axis.set_xlabel("1 − cos to the reference gradient")
         axis.set_ylabel("total, call (ms)")

@@ -44,7 +44,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             axis.grid(visible=False)
             if row == len(families) - 1:
                 axis.set_xlabel("share of the call (mean ms at the right)")
-    legend_below(figure, axes, columns=5)
+    legend_below(figure, axes)
     return (
         Drawing(
             "phases",

@@ -8,7 +8,7 @@ from bpqp_bench.published import Published
 from bpqp_bench.report.cells import Cells, Outcome, Pass, Protocol, sort_sizes
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell
-from bpqp_bench.report.text import plus_minus, significant
+from bpqp_bench.report.text import as_published, plus_minus, significant
 from bpqp_bench.statistics import summarize
 
 __all__ = [
@@ -55,7 +55,7 @@ def published_text(figure: Published | None, unit: str) -> str:
     """Print "paper 3.33 ± 0.98" in the unit of the cell, "paper n/a" where there is no figure."""
     if figure is None:
         return "paper n/a"
-    return f"paper {plus_minus(figure.mean, figure.std, SCALE[unit])}"
+    return f"paper {as_published(figure.mean, figure.std, SCALE[unit])}"
 
 
 def size_cell(size: str) -> Cell:

@@ -21,7 +21,7 @@ from bpqp_bench.report.tables._common import (
     size_cell,
     time_cell,
 )
-from bpqp_bench.report.text import interval, plus_minus, significant
+from bpqp_bench.report.text import as_published, interval, significant
 from bpqp_bench.statistics import paired_ratio, summarize
 
 __all__ = ["BASE", "TimesTable", "peak_memory", "statistics_panel", "tidy_times", "times_panel"]
@@ -213,7 +213,7 @@ def _statistics_row(inputs: Inputs, table: TimesTable, record: dict[str, Any]) -
     if published is None:
         cells.append(Cell("n/a", tone="muted"))
     else:
-        text = plus_minus(published.mean, published.std, SCALE[table.unit])
+        text = as_published(published.mean, published.std, SCALE[table.unit])
         cells.append(Cell(text, published.mean))
     return Row(tuple(cells))
 

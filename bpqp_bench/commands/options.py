@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["plugin_folders"]
+__all__ = ["new_run_path", "plugin_folders"]
 
 
 def plugin_folders(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,3 +24,9 @@ def plugin_folders(command: Callable[..., Any]) -> Callable[..., Any]:
             help=f"Folder of further {what}; may be repeated.",
         )(command)
     return command
+
+
+def new_run_path() -> Path:
+    """Return a run directory that does not exist yet; names sort by time."""
+    # The random part keeps two runs of one second apart.
+    return Path("results/runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

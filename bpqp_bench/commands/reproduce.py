@@ -1,0 +1,65 @@
+"""``bpqp-bench reproduce``: measure what all tables need, then render them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bpqp_bench.commands.options import new_run_path, plugin_folders
+
+__all__ = ["reproduce"]
+
+
+@click.command("reproduce")
+@click.option("--profile", "profile_name", default="standard", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: new one).")
+@click.option("--resume", is_flag=True, help="Go on with the run directory given by --out.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and measure nothing.")
+@plugin_folders
+def reproduce(
+    profile_name: str,
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    methods_dirs: tuple[Path, ...],
+    problems_dirs: tuple[Path, ...],
+) -> None:
+    """Reproduce every table, figure and claim of the paper.
+
+    Exit status 1 if something asked for could not be done; a method that times out or fails is a
+    result and not a failure.
+    """
+    from bpqp_bench.errors import SpecError
+    from bpqp_bench.plan import make_plan
+    from bpqp_bench.profiles import profile
+    from bpqp_bench.progress import choose_progress
+    from bpqp_bench.registry import Registry
+    from bpqp_bench.report import render_report
+    from bpqp_bench.report.tables import all_requests
+    from bpqp_bench.runner import Options, execute, open_run
+
+    if resume and out is None:
+        raise SpecError("--resume needs the run directory: --out DIR")
+    chosen = profile(profile_name)
+    registry = Registry(methods_dirs, problems_dirs)
+    for plugin in registry.broken:
+        click.echo(f"not loaded: {plugin.path}: {plugin.error}", err=True)
+    plan = make_plan(all_requests(chosen), registry)
+    if dry_run:
+        click.echo(plan.describe())
+        return
+    path = out or new_run_path()
+    options = Options()
+    with open_run(
+        path, plan, registry, resume=resume, options=options, profile=chosen.name
+    ) as directory:
+        click.echo(f"run {path}")
+        folders = (methods_dirs, problems_dirs)
+        summary = execute(plan, directory, folders, choose_progress(), options)
+    click.echo(summary.describe())
+    written = render_report(path, path / "report", registry)
+    click.echo((path / "report" / "table1.md").read_text(encoding="utf-8"))
+    click.echo(f"{len(written)} files; open {written[-1]}")
+    if summary.problems or registry.broken:
+        raise click.exceptions.Exit(1)

@@ -94,7 +94,15 @@ def run(
     ) as directory:
         click.echo(f"run {path}")
         folders = (methods_dirs, problems_dirs)
-        summary = execute(plan, directory, folders, choose_progress(), options)
+        try:
+            summary = execute(plan, directory, folders, choose_progress(), options)
+        except KeyboardInterrupt:
+            click.echo(
+                f"{len(directory.measurements)} measurements are kept; go on with: "
+                f"bpqp-bench run --resume --out {path}",
+                err=True,
+            )
+            raise
     click.echo(summary.describe())
     if summary.problems:
         raise click.exceptions.Exit(1)

@@ -1,0 +1,72 @@
+"""What a run says about machine, libraries and code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bpqp_bench.compare import MACHINE_FIELDS
+from bpqp_bench.environment import code_hash, describe_environment
+from bpqp_bench.plan import Plan, Request, make_plan
+from bpqp_bench.registry import Registry
+
+METHOD = """
+from bpqp_bench import Method
+
+class Mine(Method):
+    name = "mine"
+    label = "Mine"
+    reference = "none"
+    problem_classes = frozenset({"qp"})
+    requires = ("json", "a_library_that_is_not_installed")
+
+    def build(self, template): ...
+    def forward(self, problem, clock): ...
+    def backward(self, upstream, clock): ...
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(METHOD)
+    return tmp_path
+
+
+def planned(registry: Registry, *methods: str, threads: int = 1) -> Plan:
+    return make_plan(
+        [Request(methods, ("qp",), ("10x5",), 1, call_limit_s=1.0, threads=threads)], registry
+    )
+
+
+def test_environment_says_what_a_reader_needs(folder: Path) -> None:
+    registry = Registry((folder,))
+    environment = describe_environment(planned(registry, "mine", "exact"), registry)
+    assert json.loads(json.dumps(environment)) == environment
+    for field in (*MACHINE_FIELDS, "os", "python", "blas", "git_commit", "git_dirty", "command"):
+        assert field in environment
+    assert environment["cpu"]
+    assert environment["cores"] >= 1
+    assert environment["memory"] > 2**28
+    assert environment["threads"] == 1
+    assert any(blas["user_api"] == "blas" for blas in environment["blas"])
+    versions = environment["versions"]
+    assert versions["osqp"]
+    assert versions["numpy"]
+    assert versions["a_library_that_is_not_installed"] is None
+    assert "json" not in versions
+
+
+def test_only_libraries_of_the_plan_count(folder: Path) -> None:
+    registry = Registry((folder,))
+    versions = describe_environment(planned(registry, "mine"), registry)["versions"]
+    assert "osqp" not in versions
+
+
+def test_code_hash_follows_the_methods_sources(folder: Path) -> None:
+    before = code_hash(Registry((folder,)))
+    assert code_hash(Registry((folder,))) == before
+    assert code_hash(Registry()) != before
+    (folder / "mine.py").write_text(METHOD + "# changed\n")
+    assert code_hash(Registry((folder,))) != before

@@ -159,3 +159,14 @@ def test_latex_compiles_whatever_the_causes_say(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+def test_rows_and_sizes_follow_the_plan_of_the_run() -> None:
+    plan = frozenset({("qp", "10x5", "bpqp"), ("qp", "10x5", "exact")})
+    runs = [samples.measurement(seed=0)]
+    table = efficiency.render(samples.inputs(runs, "smoke", planned=plan))
+    call = next(panel for panel in table.panels if panel.key == "table1-call")
+    assert [column.label for column in call.columns] == ["Method", "10x5", "10x5"]
+    assert [row.cells[0].text for row in call.rows] == ["exact", "BPQP"]
+    # Planned and not there: that is what "not run" is for.
+    assert call.rows[0].cells[1].text == "not run"

@@ -154,6 +154,10 @@ class Cells:
         """Sizes that occur with these families."""
         return sort_sizes(size for family, size, _ in self._groups if family in families)
 
+    def keys(self) -> list[tuple[str, str, str]]:
+        """Every (family, size, method) that occurs."""
+        return list(self._groups)
+
     def families(self) -> list[str]:
         """Families that occur."""
         return sorted({family for family, _, _ in self._groups})

@@ -88,6 +88,8 @@ class Inputs:
         Where further results of the run may lie (the portfolio's); None in tests.
     requested
         Names of the methods that any table asks for.
+    planned
+        Every (family, size, method) of the run's plan, by key; None if it is not known.
     environment, config
         The contents of environment.json and config.json.
     """
@@ -97,6 +99,7 @@ class Inputs:
     profile: Profile | None = None
     run_dir: Path | None = None
     requested: tuple[str, ...] = ()
+    planned: frozenset[tuple[str, str, str]] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -105,8 +108,25 @@ class Inputs:
         """The tidy frame behind `cells`."""
         return self.cells.frame
 
+    def expects(
+        self, *families: str, sizes: Iterable[str] = (), methods: Iterable[str] = ()
+    ) -> bool:
+        """Whether a table should have a place for these: they were planned, or measured anyhow.
+
+        True where the plan is not known. No sizes or methods given: any.
+        """
+        if self.planned is None:
+            return True
+        wanted = (set(families), set(sizes), set(methods))
+        return any(
+            all(not some or part in some for part, some in zip(cell, wanted, strict=True))
+            for cell in (*self.planned, *self.cells.keys())
+        )
+
     def rows(self, asked: Iterable[str], *families: str) -> list[MethodName]:
         """Methods of a table: those it asked for, then those measured that nobody asked for.
+
+        What it asked for but the run's own plan left out has no row.
 
         The latter are a user's own methods; solver pairs and the like, which other tables ask for,
         stay in their tables.
@@ -122,6 +142,7 @@ class Inputs:
         seen = [
             MethodName(name.name, name.key, self.cells.label(name.key) or name.label)
             for name in named
+            if self.expects(*families, methods=(name.key,))
         ]
         return seen + extra
 
@@ -156,9 +177,21 @@ def load_inputs(
         profile=_profile(config),
         run_dir=run_dir,
         requested=tuple(requested),
+        planned=_planned(config),
         environment=_read(run_dir / "environment.json"),
         config=config,
     )
+
+
+def _planned(config: Mapping[str, Any]) -> frozenset[tuple[str, str, str]] | None:
+    try:
+        return frozenset(
+            (str(block["family"]), str(block["size"]), str(cell["method"]))
+            for block in config["plan"]["blocks"]
+            for cell in block["cells"]
+        )
+    except (KeyError, TypeError):
+        return None
 
 
 def _profile(config: Mapping[str, Any]) -> Profile | None:

@@ -38,7 +38,7 @@ def table_sizes(
     inputs: Inputs, planned: Sequence[str], elsewhere: Sequence[str], *families: str
 ) -> list[str]:
     """Sizes of a table: the planned ones, and measured ones that belong to no other table."""
-    wanted = planned if inputs.profile is not None else ()
+    wanted = [size for size in planned if inputs.expects(*families, sizes=(size,))]
     measured = [size for size in inputs.cells.sizes(*families) if size not in elsewhere]
     return sort_sizes([*wanted, *measured])
 

@@ -61,12 +61,14 @@ def dc3_methods(inputs: Inputs) -> list[MethodName]:
     return [
         MethodName(name.name, name.key, inputs.cells.label(name.key) or name.label)
         for name in named
+        if name.key == named[0].key or inputs.expects(*families, methods=(name.key,))
     ]
 
 
 def render(inputs: Inputs) -> Table:
     """Render times, then quality and training, then all statistics."""
-    families = {inputs.names.family(family): label for family, label in FAMILIES.items()}
+    named = {inputs.names.family(family): label for family, label in FAMILIES.items()}
+    families = {family: label for family, label in named.items() if inputs.expects(family)}
     planned = inputs.profile.sizes if inputs.profile else ()
     rows = dc3_methods(inputs)
     times = TimesTable(

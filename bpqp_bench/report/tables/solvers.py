@@ -64,9 +64,12 @@ def render(inputs: Inputs) -> Table:
     pairs = _FEW if small else tuple(itertools.product(FORWARD, BACKWARD))
     forward = [name for name in FORWARD if any(name == one for one, _ in pairs)]
     backward = [name for name in BACKWARD if any(name == two for _, two in pairs)]
+    keys = [inputs.names.method(pair(*names)).key for names in pairs]
     panels: list[Panel] = []
     records: list[dict[str, Any]] = []
     for (family, label), size in itertools.product(FAMILIES.items(), sizes):
+        if not inputs.expects(family, sizes=(size,), methods=keys):
+            continue
         rows: list[Row] = []
         for one in forward:
             cells = [Cell(one, one)]

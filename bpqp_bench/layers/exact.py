@@ -34,6 +34,7 @@ from scipy.linalg import lapack
 
 from bpqp_bench.contract import MethodError, Solution
 from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.layers.cones import cone_terms
 from bpqp_bench.layers.problem import ConvexQP, Phase, Tolerances, no_clock
 from bpqp_bench.layers.qp_solvers import solve_qp
 
@@ -129,7 +130,7 @@ def kkt_point(
     Raises
     ------
     MethodError
-        If the solution lies at the tip of a cone that pushes on it, where no gradient exists.
+        If the solution lies at the tip of a cone, where its gradient does not exist.
     """
     nu = np.zeros(0) if nu is None else nu
     lam = np.zeros(0) if lam is None else lam
@@ -138,17 +139,19 @@ def kkt_point(
     if not problem.cones:
         return KKTPoint(H, A, G, g, z, nu, lam, problem.nineq)
     mu = np.zeros(len(problem.cones)) if mu is None else mu
-    rows = [cone.gradient(z) for cone in problem.cones]
-    if not np.isfinite(rows).all():
+    # A solver may leave a multiplier a rounding error below zero.
+    mu = np.maximum(mu, 0.0)
+    everyone = np.ones(len(problem.cones), dtype=bool)
+    terms = cone_terms(ConvexQP.of(problem), z, mu, everyone)
+    if terms.tip:
         raise MethodError(
             f"the solution of {problem.name} lies at the tip of a cone, where the constraint has "
             "no gradient"
         )
-    H = H + sum(w * cone.hessian(z) for w, cone in zip(mu, problem.cones, strict=True))
     return KKTPoint(
-        H,
+        _dense(terms.hessian),
         A,
-        np.vstack([G, *rows]),
+        np.vstack([G, terms.rows]),
         np.concatenate([g, problem.cone_values(z)]),
         z,
         nu,

@@ -1,0 +1,111 @@
+"""The adapter `bpqp`: accuracy against the reference, parameters, phases, failures."""
+
+import numpy as np
+import pytest
+
+from bpqp_bench.accuracy import gradient_accuracy
+from bpqp_bench.clock import PhaseClock
+from bpqp_bench.contract import GRADIENT_NAMES, MethodError
+from bpqp_bench.errors import SpecError
+from bpqp_bench.instance import Instance, Size
+from bpqp_bench.reference import compute_reference
+from bpqp_bench.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry()
+
+
+def run(registry, method, instance, wrt=("q",)):
+    adapter = registry.method(method).create(wrt)
+    adapter.build(instance)
+    clock = PhaseClock()
+    solution, forward = clock.measure(lambda: adapter.forward(instance, clock))
+    v = np.ones(instance.n)
+    gradients, backward = clock.measure(lambda: adapter.backward(v, clock))
+    return solution, gradients, forward, backward
+
+
+# The smallest sizes; every family, where "lp" is the one whose active set is hard to find.
+CASES = ["qp", "lp", "qp-active", "socp", "socp-robust"]
+
+
+@pytest.mark.parametrize("family", CASES)
+@pytest.mark.parametrize(
+    ("method", "bound"),
+    [("bpqp", 1e-12), ("bpqp-direct", 1e-12), ("bpqp-fast", 1e-12)],
+)
+def test_gradients_agree_with_the_reference(registry, method, bound, family):
+    for size in (Size(10, 5), Size(50, 10)):
+        for seed in range(3):
+            instance = registry.family(family).draw(size, seed)
+            reference = compute_reference(instance, np.ones(instance.n), GRADIENT_NAMES)
+            if reference.certificate.degenerate:
+                continue
+            solution, found, _, _ = run(registry, method, instance, GRADIENT_NAMES)
+            assert solution.status == "solved"
+            assert solution.info["gradient"] == "exact"
+            for name in GRADIENT_NAMES:
+                if np.any(reference.gradients[name]):
+                    error = gradient_accuracy(found[name], reference.gradients[name])
+                    assert error.one_minus_cos <= bound, (name, instance.name)
+                else:
+                    np.testing.assert_allclose(found[name], 0.0, atol=1e-12)
+            residuals = instance.residuals(solution.z, solution.nu, solution.lam, solution.mu)
+            assert residuals.primal < 1e-8
+            assert residuals.dual < 1e-8
+
+
+def test_the_papers_tolerances_miss_binding_rows_of_the_lp(registry):
+    # Why the default polishes: at OSQP's own tolerances the active set is wrong.
+    instance = registry.family("lp").draw(Size(100, 20), 1)
+    reference = compute_reference(instance, np.ones(instance.n))
+    solution, found, _, _ = run(registry, "bpqp-paper", instance)
+    assert solution.info["active_rows"] < reference.certificate.n_active
+    assert gradient_accuracy(found["q"], reference.gradients["q"]).one_minus_cos > 1e-3
+    solution, found, _, _ = run(registry, "bpqp", instance)
+    assert solution.info["active_rows"] == reference.certificate.n_active
+    assert gradient_accuracy(found["q"], reference.gradients["q"]).one_minus_cos < 1e-12
+
+
+@pytest.mark.parametrize("spec", ["forward=proxqp,backward=direct", "forward=daqp,backward=piqp"])
+def test_any_solver_from_the_command_line(registry, spec):
+    instance = registry.family("qp-active").draw(Size(10, 5), 0)
+    reference = compute_reference(instance, np.ones(instance.n))
+    solution, found, forward, backward = run(registry, f"bpqp[{spec}]", instance)
+    assert gradient_accuracy(found["q"], reference.gradients["q"]).one_minus_cos < 1e-9
+    assert solution.info["forward"] == spec.split(",")[0].removeprefix("forward=")
+    assert forward.solve > 0
+    # With a direct backward pass the factorization of the polishing serves both.
+    assert backward.solve > 0
+    assert (backward.setup == 0) == ("direct" in spec)
+
+
+def test_information_states_the_tolerances_and_the_active_set(registry):
+    instance = registry.family("qp-active").draw(Size(10, 5), 0)
+    info = run(registry, "bpqp", instance)[0].info
+    assert {"eps_abs", "eps_rel", "active_rows", "gradient", "backward_status"} <= set(info)
+    assert info["eps_abs"] == info["eps_rel"] == 1e-5
+
+
+def test_unknown_solver_is_one_clear_line(registry):
+    adapter = registry.method("bpqp[forward=gurobi]").create()
+    with pytest.raises(SpecError, match="forward='gurobi' of BPQP is not one of osqp"):
+        adapter.build(registry.family("qp").draw(Size(10, 5), 0))
+
+
+def test_infeasible_instance_is_named(registry):
+    instance = registry.family("qp").draw(Size(10, 5), 0)
+    broken = Instance(
+        instance.P,
+        instance.q,
+        np.concatenate([instance.A, instance.A[:1]]),
+        np.append(instance.b, instance.b[0] + 1.0),
+        instance.G,
+        instance.h,
+    )
+    adapter = registry.method("bpqp").create()
+    adapter.build(broken)
+    with pytest.raises(MethodError, match=f"osqp calls instance {broken.name} infeasible"):
+        adapter.forward(broken, PhaseClock())

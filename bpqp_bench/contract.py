@@ -59,10 +59,26 @@ class Solution:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named setting of a method's parameters with its own line in the tables."""
+    """A named setting of a method's parameters with its own line in the tables.
+
+    Attributes
+    ----------
+    label
+        Printed name.
+    parameters
+        What differs from the method's defaults.
+    caveats
+        By problem class: why this setting is known to answer badly there. The paper's own loose
+        tolerances are measured as they are; ``bpqp-bench check`` then reports the accuracy with
+        this reason and does not demand it.
+    costly
+        True if building takes minutes; ``bpqp-bench check`` runs it only when named.
+    """
 
     label: str
     parameters: Parameters
+    caveats: Mapping[str, str] = field(default_factory=dict)
+    costly: bool = False
 
 
 class Method(ABC):

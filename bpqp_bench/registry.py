@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from bpqp_bench.contract import Method
+from bpqp_bench.contract import Method, Variant
 from bpqp_bench.errors import PluginError, SpecError
 from bpqp_bench.family import Family, draw
 from bpqp_bench.instance import Instance, Size
@@ -63,6 +63,7 @@ class MethodChoice:
     parameters: Parameters
     key: str
     label: str
+    variant: Variant | None = None
 
     def create(self, wrt: tuple[str, ...] = ("q",), device: str = "cpu") -> Method:
         """Instantiate the method."""
@@ -147,10 +148,11 @@ class Registry:
     def _choice(self, cls: type[Method], given: Mapping[str, object]) -> MethodChoice:
         changed = typed_parameters(f"method {cls.name}", given, cls.parameters)
         label = format_spec(cls.label, changed)
+        chosen = None
         for variant in cls.variants.values():
             if typed_parameters(cls.name, variant.parameters, cls.parameters) == changed:
-                label = variant.label
-        return MethodChoice(cls, changed, format_spec(cls.name, changed), label)
+                chosen, label = variant, variant.label
+        return MethodChoice(cls, changed, format_spec(cls.name, changed), label, chosen)
 
     def _broken_hint(self) -> str:
         if not self.broken:

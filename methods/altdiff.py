@@ -43,6 +43,7 @@ class AltDiff(Method):
             "altdiff-paper": Variant(
                 "Alt-Diff (ρ = 1, stops at 1e-3)",
                 {"rho": 1.0, "equality_weight": 1.0, "rule": "objective", "tolerance": 1e-3},
+                caveats={"lp": "the rule stops after three iterations where P = 2e-6·I"},
             ),
             "altdiff-vjp": Variant("Alt-Diff (vector-Jacobian)", {"derivative": "vjp"}),
         }

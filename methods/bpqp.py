@@ -38,6 +38,7 @@ class BPQP(Method):
             "bpqp-paper": Variant(
                 "BPQP (OSQP default tolerances)",
                 {"eps_abs": 0.0, "eps_rel": 0.0, "max_iter": 0, "polish": "none"},
+                caveats={"lp": "a tolerance of 1e-3 hides multipliers next to P = 2e-6·I"},
             ),
             "bpqp-direct": Variant("BPQP (direct backward)", {"backward": "direct"}),
             "bpqp-fast": Variant(

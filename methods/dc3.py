@@ -49,6 +49,7 @@ class DC3(Method):
             "dc3-paper": Variant(
                 "DC3 (10000 samples, 500 epochs, rate 1e-7)",
                 {"samples": 10000, "epochs": 500, "correction_rate": 1e-7},
+                costly=True,
             )
         }
     )

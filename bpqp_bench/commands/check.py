@@ -41,6 +41,9 @@ def check(
     failed = 0
     for name in methods or registry.method_names():
         choice = registry.method(name)
+        if not methods and choice.variant is not None and choice.variant.costly:
+            console.print(f"{name}: not run: building takes minutes; name it to check it")
+            continue
         missing = choice.missing()
         if missing:
             console.print(f"{name}: unavailable: {missing}", markup=False)

@@ -126,6 +126,11 @@ def test_large_scale_counts_a_timeout_with_its_limit() -> None:
     found = judge(runs, "C6")
     assert found.verdict == REPRODUCED
     assert "at least 20,000" in found.findings[0].measured
+    lost = [r for r in runs if (r.method, r.size) != ("bpqp", "1500x500")]
+    lost.append(samples.failure("timeout", "> 30 s", size="1500x500", role="first"))
+    # Alt-Diff finished where BPQP did not; with Exact there is nothing to compare there.
+    verdicts = [finding.verdict for finding in judge(lost, "C6").findings[:2]]
+    assert verdicts == [UNTESTED, NOT]
     runs += [r for r in make({"exact": 0.2}, ("3000x1000",)) if r.family == "qp"]
     runs += [r for r in make({"bpqp": 1.0}, ("3000x1000",)) if r.family == "qp"]
     assert judge(runs, "C6").verdict == NOT

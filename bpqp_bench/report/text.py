@@ -26,7 +26,7 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     rounded = float(f"{value:.{digits - 1}e}")
     decimals = max(digits - 1 - math.floor(math.log10(abs(rounded))), 0)
-    if decimals > digits + 4:
+    if decimals > digits + 3:
         return tiny(value)
     return f"{rounded:,.{decimals}f}".replace("-", "−")
 

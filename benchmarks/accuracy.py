@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from bpqp_bench.accuracy import gradient_accuracy, solution_accuracy
 
 from benchmarks.cells import FAMILIES, METHODS, SIZES, prepared, registry
 from bpqp_bench import Size
+from bpqp_bench.accuracy import gradient_accuracy, solution_accuracy
 from bpqp_bench.reference import ReferenceSolution, compute_reference
 
 

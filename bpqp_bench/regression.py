@@ -1,39 +1,45 @@
 """Is the head slower or less accurate than the base? A check that noise does not trip.
 
 Both checkouts run at the same time in processes of their own, instance by instance in random
-order, and only one of them computes at a time. Judged is the interval of the paired ratio, not its
-mean: an alarm needs the whole interval beyond the threshold. Processes are started afresh several
-times, because a process's memory layout alone can shift its times by some percent. An accuracy
-that got worse is always an alarm.
+order, and only one of them computes at a time. Four things keep noise out of the verdict on time:
+
+- of the calls on one instance the shortest counts, since interference only ever adds time;
+- the ratio head/base is taken instance by instance, so that drift hits both sides alike;
+- judged is the interval of the median ratio and not its mean: all of it must lie beyond the
+  threshold;
+- an alarm is measured again from the start, in fresh processes, and stands only if the second
+  measurement raises it too. One process's memory layout alone can shift its times by some percent,
+  and a bootstrap over instances does not see that.
+
+Accuracy does not depend on the machine's load: that it got worse is always an alarm.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from bpqp_bench.accuracy import gradient_accuracy
-from bpqp_bench.errors import BenchError, ResultsError
+from bpqp_bench.checkouts import SideProcess, checkout
+from bpqp_bench.errors import BenchError
 from bpqp_bench.instance import Array, Size
-from bpqp_bench.reference import compute_reference
+from bpqp_bench.reference import ReferenceSolution, compute_reference
 from bpqp_bench.registry import Registry
 from bpqp_bench.statistics import Ratio, paired_ratio
-from bpqp_bench.workers import worker_environment
 
 __all__ = ["CellVerdict", "RegressionConfig", "alarms", "check_regression", "checkout"]
 
-_ACCURACY_FACTOR = 10.0
+_Cell = tuple[str, str, str]
+_SIDES = ("base", "head")
+_PASSES = ("forward", "backward")
+# An instance's error may wander when a solver takes another path to the same tolerance. Not so the
+# median over instances: twice that is a change, and so is one instance ten times beyond the worst.
+_MEDIAN_FACTOR = 2.0
+_WORST_FACTOR = 10.0
+# Below this a gradient is exact for any purpose, and its error is rounding.
 _ACCURACY_FLOOR = 1e-8
 
 
@@ -47,6 +53,8 @@ class RegressionConfig:
         The cells.
     instances
         Pairs per cell and round.
+    repeats
+        Calls per instance on each side, the shortest of which counts.
     rounds
         Fresh pairs of processes.
     threshold
@@ -57,14 +65,25 @@ class RegressionConfig:
     methods: tuple[str, ...] = ("bpqp", "bpqp-direct", "exact-solve", "qpth")
     families: tuple[str, ...] = ("qp", "qp-active")
     sizes: tuple[str, ...] = ("50x10",)
-    instances: int = 20
+    instances: int = 12
+    repeats: int = 2
     rounds: int = 3
     threshold: float = 0.10
 
 
 @dataclass(frozen=True)
 class CellVerdict:
-    """One cell's outcome; ``alarms`` is empty where nothing got worse."""
+    """One cell's outcome; ``alarms`` is empty where nothing got worse.
+
+    Attributes
+    ----------
+    forward, backward
+        Paired ratio of the times head/base, call protocol; None where a side failed.
+    base_error, head_error
+        Worst relative L2 error of the gradient of q.
+    remeasured
+        Whether a first alarm about time was measured again; the ratios are then the second ones.
+    """
 
     method: str
     family: str
@@ -74,83 +93,22 @@ class CellVerdict:
     base_error: float
     head_error: float
     alarms: tuple[str, ...] = field(default=())
+    remeasured: bool = False
 
 
-@contextlib.contextmanager
-def checkout(revision: str, repository: Path) -> Iterator[Path]:
-    """Give a folder that holds ``revision``: the folder itself, or a temporary git worktree.
+@dataclass
+class _Samples:
+    """What both sides answered, by cell (and pass) and side."""
 
-    Raises
-    ------
-    ResultsError
-        If it is neither a folder nor a revision of the repository.
-    """
-    if Path(revision).is_dir():
-        yield Path(revision).resolve()
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "checkout"
-        git = ["git", "-C", str(repository), "worktree"]
-        added = subprocess.run(
-            [*git, "add", "--detach", "--quiet", str(target), revision],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if added.returncode:
-            raise ResultsError(
-                f"{revision!r} is neither a folder nor a revision of {repository}: "
-                f"{added.stderr.strip()}"
-            )
-        try:
-            yield target
-        finally:
-            subprocess.run([*git, "remove", "--force", str(target)], check=True)
+    times: dict[tuple[_Cell, str, str], dict[str, float]] = field(default_factory=dict)
+    gradients: dict[tuple[_Cell, str], dict[int, Array]] = field(default_factory=dict)
+    solutions: dict[tuple[_Cell, str], dict[int, Array]] = field(default_factory=dict)
+    hashes: dict[tuple[_Cell, str], dict[int, str]] = field(default_factory=dict)
+    failures: dict[tuple[_Cell, str], str] = field(default_factory=dict)
 
-
-class _SideProcess:
-    """A running side; a context manager."""
-
-    def __init__(self, folder: Path) -> None:
-        script = Path(__file__).with_name("regression_side.py")
-        environment = dict(os.environ) | worker_environment(threads=1)
-        environment["PYTHONPATH"] = str(folder)
-        self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
-
-    def __enter__(self) -> _SideProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def ask(self, **request: object) -> dict[str, Any]:
-        """Send one request and wait for its answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchError(f"the process of {self._folder} died at {request}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def ratio(self, cell: _Cell, pass_: str) -> Ratio | None:
+        head, base = (self.times.get((cell, pass_, side), {}) for side in ("head", "base"))
+        return paired_ratio(head, base)
 
 
 def check_regression(
@@ -170,12 +128,12 @@ def check_regression(
     Returns
     -------
     list of CellVerdict
-        One per cell that both sides support.
+        One per cell that this checkout's registry supports.
 
     Raises
     ------
     BenchError
-        If a side dies or both fail.
+        If a side's process dies, or no cell can be compared.
     """
     registry = Registry()
     cells = [
@@ -185,108 +143,23 @@ def check_regression(
         for method in config.methods
         if not _unsupported(registry, method, family, size)
     ]
-    times: dict[tuple[str, ...], dict[str, float]] = {}
-    gradients: dict[tuple[str, ...], Array] = {}
-    failures: dict[tuple[str, ...], str] = {}
+    if not cells:
+        raise BenchError("nothing to compare: no method asked for supports a family asked for")
     rng = np.random.default_rng(seed)
-    for round_ in range(config.rounds):
-        with _SideProcess(base) as base_side, _SideProcess(head) as head_side:
-            sides = {"base": base_side, "head": head_side}
-            for instance_seed in range(-1, config.instances):
-                for index in rng.permutation(len(cells)):
-                    cell = cells[index]
-                    for name in rng.permutation(["base", "head"]):
-                        if (*cell, name) in failures:
-                            continue
-                        method, family, size = cell
-                        # The call with seed −1 is the warm-up; it builds.
-                        measured = instance_seed >= 0
-                        answer = sides[str(name)].ask(
-                            method=method,
-                            family=family,
-                            size=size,
-                            seed=instance_seed if measured else config.instances,
-                        )
-                        if "error" in answer:
-                            failures[*cell, name] = answer["error"]
-                        elif measured:
-                            for pass_ in ("forward", "backward"):
-                                store = times.setdefault((*cell, pass_, name), {})
-                                store[f"{round_}:{instance_seed}"] = answer[pass_]
-                            gradients[*cell, name, str(instance_seed)] = np.array(
-                                answer["gradient"]
-                            )
-    return [_judge(cell, config, registry, times, gradients, failures) for cell in cells]
-
-
-def _unsupported(registry: Registry, method: str, family: str, size: str) -> bool:
-    instance = registry.family(family).draw(Size.parse(size), 0)
-    choice = registry.method(method)
-    return bool(choice.missing() or choice.create().unsupported(instance))
-
-
-def _judge(
-    cell: tuple[str, str, str],
-    config: RegressionConfig,
-    registry: Registry,
-    times: dict[tuple[str, ...], dict[str, float]],
-    gradients: dict[tuple[str, ...], Array],
-    failures: dict[tuple[str, ...], str],
-) -> CellVerdict:
-    alarms = []
-    for name in ("base", "head"):
-        if (*cell, name) in failures:
-            alarms.append(f"{name} fails: {failures[*cell, name]}")
-    ratios: dict[str, Ratio | None] = {}
-    for pass_ in ("forward", "backward"):
-        ratio = paired_ratio(
-            times.get((*cell, pass_, "head"), {}), times.get((*cell, pass_, "base"), {})
-        )
-        ratios[pass_] = ratio
-        if ratio is not None and ratio.low > 1.0 + config.threshold:
-            alarms.append(
-                f"{pass_} pass {ratio.median:.2f} times as long "
-                f"(interval {ratio.low:.2f} to {ratio.high:.2f})"
-            )
-    errors = {
-        name: _worst_error(cell, name, config.instances, registry, gradients)
-        for name in ("base", "head")
-    }
-    if errors["head"] > max(_ACCURACY_FACTOR * errors["base"], _ACCURACY_FLOOR):
-        alarms.append(
-            f"worst relative gradient error {errors['head']:.1e}, was {errors['base']:.1e}"
-        )
-    return CellVerdict(
-        *cell,
-        forward=ratios["forward"],
-        backward=ratios["backward"],
-        base_error=errors["base"],
-        head_error=errors["head"],
-        alarms=tuple(alarms),
-    )
-
-
-def _worst_error(
-    cell: tuple[str, str, str],
-    name: str,
-    instances: int,
-    registry: Registry,
-    gradients: dict[tuple[str, ...], Array],
-) -> float:
-    _, family, size = cell
-    worst = 0.0
-    for seed in range(instances):
-        gradient = gradients.get((*cell, name, str(seed)))
-        if gradient is None:
-            continue
-        instance = registry.family(family).draw(Size.parse(size), seed)
-        reference = compute_reference(instance, np.ones(instance.n))
-        if reference.certificate.degenerate:
-            continue
-        if not np.isfinite(gradient).all():
-            return float("inf")
-        worst = max(worst, gradient_accuracy(gradient, reference.gradients["q"]).rel_l2)
-    return worst
+    first = _measure(base, head, cells, registry, config, rng)
+    errors = _Errors(registry)
+    verdicts = [_judge(cell, first, errors, config) for cell in cells]
+    doubtful = [cell for cell in cells if _slow(first, cell, config)]
+    if doubtful:
+        second = _measure(base, head, doubtful, registry, config, rng)
+        again = {cell: _judge(cell, second, errors, config) for cell in doubtful}
+        verdicts = [
+            _confirmed(verdict, again[cell], _slow(first, cell, config))
+            if cell in again
+            else verdict
+            for cell, verdict in zip(cells, verdicts, strict=True)
+        ]
+    return verdicts
 
 
 def alarms(verdicts: Sequence[CellVerdict]) -> list[str]:
@@ -296,3 +169,165 @@ def alarms(verdicts: Sequence[CellVerdict]) -> list[str]:
         for verdict in verdicts
         for alarm in verdict.alarms
     ]
+
+
+def _unsupported(registry: Registry, method: str, family: str, size: str) -> bool:
+    instance = registry.family(family).draw(Size.parse(size), 0)
+    choice = registry.method(method)
+    return bool(choice.missing() or choice.create().unsupported(instance))
+
+
+def _measure(
+    base: Path,
+    head: Path,
+    cells: Sequence[_Cell],
+    registry: Registry,
+    config: RegressionConfig,
+    rng: np.random.Generator,
+) -> _Samples:
+    samples = _Samples()
+    for round_ in range(config.rounds):
+        with SideProcess(base) as base_side, SideProcess(head) as head_side:
+            sides = {"base": base_side, "head": head_side}
+            # An instance beyond the measured ones comes first: it builds and warms up.
+            for seed in (config.instances, *range(config.instances)):
+                for index in rng.permutation(len(cells)):
+                    for _ in range(config.repeats):
+                        for name in rng.permutation(_SIDES):
+                            _call(sides, str(name), cells[index], seed, round_, samples, config)
+    _same_problems(samples, cells, registry)
+    return samples
+
+
+def _call(
+    sides: Mapping[str, SideProcess],
+    name: str,
+    cell: _Cell,
+    seed: int,
+    round_: int,
+    samples: _Samples,
+    config: RegressionConfig,
+) -> None:
+    if (cell, name) in samples.failures:
+        return
+    method, family, size = cell
+    answer = sides[name].ask(method=method, family=family, size=size, seed=seed)
+    if "error" in answer:
+        samples.failures[cell, name] = answer["error"]
+        return
+    if seed == config.instances:
+        return
+    for pass_ in _PASSES:
+        store = samples.times.setdefault((cell, pass_, name), {})
+        key = f"{round_}:{seed}"
+        store[key] = min(store.get(key, np.inf), answer[pass_])
+    samples.gradients.setdefault((cell, name), {})[seed] = np.array(answer["gradient"])
+    samples.solutions.setdefault((cell, name), {})[seed] = np.array(answer["solution"])
+    samples.hashes.setdefault((cell, name), {})[seed] = answer["instance"]
+
+
+def _same_problems(samples: _Samples, cells: Sequence[_Cell], registry: Registry) -> None:
+    # Times of different problems cannot be compared, nor can a gradient with another's reference.
+    for cell in cells:
+        _, family, size = cell
+        for name in _SIDES:
+            for seed, found in samples.hashes.get((cell, name), {}).items():
+                expected = registry.family(family).draw(Size.parse(size), seed).sha256
+                if found != expected:
+                    samples.failures[cell, name] = (
+                        f"its instance {family}-{size}-{seed} is not the one that this checkout "
+                        "draws, so the two cannot be compared"
+                    )
+
+
+def _slow(samples: _Samples, cell: _Cell, config: RegressionConfig) -> set[str]:
+    ratios = {pass_: samples.ratio(cell, pass_) for pass_ in _PASSES}
+    return {
+        pass_
+        for pass_, ratio in ratios.items()
+        if ratio is not None and ratio.low > 1.0 + config.threshold
+    }
+
+
+def _judge(
+    cell: _Cell, samples: _Samples, errors: _Errors, config: RegressionConfig
+) -> CellVerdict:
+    found = [
+        f"{name} fails: {samples.failures[cell, name]}"
+        for name in _SIDES
+        if (cell, name) in samples.failures
+    ]
+    if found:
+        return CellVerdict(*cell, None, None, float("nan"), float("nan"), alarms=tuple(found))
+    for pass_ in sorted(_slow(samples, cell, config)):
+        ratio = samples.ratio(cell, pass_)
+        assert ratio is not None
+        found.append(
+            f"{pass_} pass {ratio.median:.2f} times as long "
+            f"(interval {ratio.low:.2f} to {ratio.high:.2f})"
+        )
+    gradient = {name: errors.of_gradients(cell, samples.gradients[cell, name]) for name in _SIDES}
+    solution = {name: errors.of_solutions(cell, samples.solutions[cell, name]) for name in _SIDES}
+    found += _worse("gradient", gradient) + _worse("solution", solution)
+    return CellVerdict(
+        *cell,
+        forward=samples.ratio(cell, "forward"),
+        backward=samples.ratio(cell, "backward"),
+        base_error=max(gradient["base"], default=float("nan")),
+        head_error=max(gradient["head"], default=float("nan")),
+        alarms=tuple(found),
+    )
+
+
+def _confirmed(first: CellVerdict, second: CellVerdict, slow: set[str]) -> CellVerdict:
+    """Keep of the second measurement's alarms about time those that the first one raised too."""
+    kept = tuple(
+        alarm
+        for alarm in second.alarms
+        if not alarm.startswith(tuple(_PASSES)) or alarm.startswith(tuple(slow))
+    )
+    return replace(second, alarms=kept, remeasured=True)
+
+
+class _Errors:
+    """Relative L2 errors against references, each of which is computed once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._known: dict[tuple[str, str, int], ReferenceSolution] = {}
+
+    def of_gradients(self, cell: _Cell, gradients: Mapping[int, Array]) -> list[float]:
+        pairs = ((g, self._reference(cell, seed)) for seed, g in sorted(gradients.items()))
+        return [
+            _finite(gradient_accuracy(gradient, reference.gradients["q"]).rel_l2)
+            for gradient, reference in pairs
+            if not reference.certificate.degenerate  # it has no gradient to compare with
+        ]
+
+    def of_solutions(self, cell: _Cell, solutions: Mapping[int, Array]) -> list[float]:
+        pairs = ((z, self._reference(cell, seed)) for seed, z in sorted(solutions.items()))
+        return [_finite(gradient_accuracy(z, reference.z).rel_l2) for z, reference in pairs]
+
+    def _reference(self, cell: _Cell, seed: int) -> ReferenceSolution:
+        _, family, size = cell
+        key = (family, size, seed)
+        if key not in self._known:
+            instance = self._registry.family(family).draw(Size.parse(size), seed)
+            self._known[key] = compute_reference(instance, np.ones(instance.n))
+        return self._known[key]
+
+
+def _finite(error: float) -> float:
+    return error if np.isfinite(error) else float("inf")
+
+
+def _worse(what: str, errors: Mapping[str, list[float]]) -> list[str]:
+    if not errors["base"] or not errors["head"]:
+        return []
+    found = []
+    for statistic, factor in ((np.median, _MEDIAN_FACTOR), (np.max, _WORST_FACTOR)):
+        base, head = (float(statistic(errors[name])) for name in _SIDES)
+        if head > max(factor * base, _ACCURACY_FLOOR):
+            name = "median" if statistic is np.median else "worst"
+            found.append(f"{name} relative error of the {what} {head:.1e}, was {base:.1e}")
+    return found

@@ -19,7 +19,10 @@ __all__ = ["regress"]
 @click.option("--method", "methods", multiple=True, help="Method to compare; may be repeated.")
 @click.option("--family", "families", multiple=True, help="Family; may be repeated.")
 @click.option("--size", "sizes", multiple=True, help="Size; may be repeated.")
-@click.option("--instances", default=20, show_default=True, help="Pairs per cell and round.")
+@click.option("--instances", default=12, show_default=True, help="Pairs per cell and round.")
+@click.option(
+    "--repeats", default=2, show_default=True, help="Calls per pair; the shortest counts."
+)
 @click.option("--rounds", default=3, show_default=True, help="Fresh pairs of processes.")
 @click.option("--threshold", default=0.10, show_default=True, help="Tolerated slowdown.")
 def regress(
@@ -29,13 +32,14 @@ def regress(
     families: tuple[str, ...],
     sizes: tuple[str, ...],
     instances: int,
+    repeats: int,
     rounds: int,
     threshold: float,
 ) -> None:
     """Compare HEAD (default: this checkout) with BASE, each a folder or a git revision.
 
-    Exit status 1 if a pass is slower by more than the threshold with its whole interval, or if a
-    gradient got less accurate.
+    Exit status 1 if a pass is slower by more than the threshold with its whole interval, twice in
+    a row, or if a solution or a gradient got less accurate.
     """
     from rich.console import Console
     from rich.table import Table
@@ -48,6 +52,7 @@ def regress(
         families=families or default.families,
         sizes=sizes or default.sizes,
         instances=instances,
+        repeats=repeats,
         rounds=rounds,
         threshold=threshold,
     )
@@ -57,7 +62,8 @@ def regress(
     table = Table("cell", "forward head/base", "backward head/base", "error base", "error head")
     for verdict in verdicts:
         table.add_row(
-            f"{verdict.method} {verdict.family} {verdict.size}",
+            f"{verdict.method} {verdict.family} {verdict.size}"
+            + (" (measured twice)" if verdict.remeasured else ""),
             _show(verdict.forward),
             _show(verdict.backward),
             f"{verdict.base_error:.1e}",

@@ -111,6 +111,7 @@ def rolling_covariance(
     window: int = 240,
     factors: int = 10,
     coverage: float = 0.9,
+    clip: float = 0.0,
 ) -> FactorCovariance:
     """Factor model for every day in ``days`` from the ``window`` returns realized up to it.
 
@@ -125,6 +126,9 @@ def rolling_covariance(
     coverage
         Share of the window that an asset must have returns for; missing ones count as 0 (Qlib's
         ``nan_option="fill"``), and an asset without a return at t is out.
+    clip
+        Returns of an asset are clipped at this quantile of its window and at its mirror image (the
+        authors' data preparation: 0.025); 0 for no clipping.
 
     Raises
     ------
@@ -146,7 +150,11 @@ def rolling_covariance(
         assets = np.flatnonzero(there[t] & (there[part].mean(axis=0) >= coverage))
         if len(assets) < 2:
             continue
-        B, d = estimate_covariance(np.nan_to_num(percent[part][:, assets]), factors)
+        sample = percent[part][:, assets]
+        if clip > 0:
+            low, high = np.nanquantile(sample, [clip, 1 - clip], axis=0)
+            sample = np.clip(sample, low, high)
+        B, d = estimate_covariance(np.nan_to_num(sample), factors)
         loadings[t, assets, : B.shape[1]] = B
         specific[t, assets] = d
         known[t, assets] = True

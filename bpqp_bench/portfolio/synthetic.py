@@ -7,9 +7,9 @@ Return of asset i from t to t + 1::
 with one stochastic variance h common to all (a log-AR(1), so that volatility clusters) and the
 expected return m = IC · σ_i · s_i: alpha is volatility times information coefficient times score
 (Grinold, "Alpha is volatility times IC times score", J. Portfolio Management 20(4), 1994). The
-score s is a function of a few of the features, partly linear, partly not; the other features carry
-nothing. Features are correlated among each other and persist over days. Since m is known, so is
-the best decision.
+features fall into twelve styles: those of a style are correlated, as the windows of one indicator
+are, and persist over days. The score s is a function of the means of four styles, partly linear,
+partly not; the other styles carry nothing. Since m is known, so is the best decision.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["MAX_ASSETS", "SyntheticSettings", "synthetic_market"]
 
 MAX_ASSETS = 500
 _DEGREES = 5  # of freedom of all shocks
-_GROUPS = 12  # latent styles that the features share
-_RELEVANT = 16  # features that the signal uses
+_STYLES = 12  # groups of correlated features
+_RELEVANT = 4  # styles that the signal uses
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SyntheticSettings:
     train: int = 360
     valid: int = 120
     test: int = 480
-    ic: float = 0.04
+    ic: float = 0.045
     factors: int = 10
     nonlinear: float = 0.3
     window: int = 240
@@ -67,8 +67,8 @@ class SyntheticSettings:
     def __post_init__(self) -> None:
         if not 2 <= self.assets <= MAX_ASSETS:
             raise DataError(f"assets = {self.assets} is not between 2 and {MAX_ASSETS}")
-        if self.features < _RELEVANT:
-            raise DataError(f"features = {self.features} is less than {_RELEVANT}")
+        if self.features < _STYLES:
+            raise DataError(f"features = {self.features} is less than {_STYLES}, the styles")
         if min(self.train, self.valid, self.test) < 2:
             raise DataError("each of train, valid and test needs at least two days")
         if not 0 <= self.nonlinear <= 1 or not 0 <= self.ic < 1:
@@ -102,11 +102,11 @@ class _Structure:
     # What does not change over time.
     loadings: Array  # (N, K) of the returns' factors, for daily returns as fractions
     specific: Array  # (N,) standard deviations
-    mixing: NDArray[np.float32]  # (styles, F)
-    own: NDArray[np.float32]  # (F,) weight of a feature's own noise
+    style: NDArray[np.intp]  # (F,) style of each feature
+    common: NDArray[np.float32]  # (F,) share of its variance that it has in common with its style
     persistence: NDArray[np.float32]  # (F,)
-    relevant: NDArray[np.intp]
-    weights: Array
+    relevant: NDArray[np.intp]  # (4,) styles that carry the signal
+    weights: Array  # (4,)
 
 
 def _structure(s: SyntheticSettings, rng: np.random.Generator) -> _Structure:
@@ -115,18 +115,16 @@ def _structure(s: SyntheticSettings, rng: np.random.Generator) -> _Structure:
     loadings = rng.normal(0.0, 0.004, (N, K)) * np.linspace(1.0, 0.5, K)
     loadings[:, 0] = 0.01 * rng.normal(1.0, 0.25, N)
     specific = 0.016 * np.exp(rng.normal(0.0, 0.3, N))
-    style = rng.integers(0, _GROUPS, s.features)
-    common = rng.uniform(0.2, 0.8, s.features)
-    mixing = np.zeros((_GROUPS, s.features))
-    mixing[style, np.arange(s.features)] = np.sqrt(common)
-    relevant = rng.choice(s.features, _RELEVANT, replace=False)
-    weights = rng.normal(0.0, 1.0, _RELEVANT)
+    persistence = rng.uniform(0.5, 0.97, _STYLES)
+    style = np.arange(s.features) % _STYLES  # every style has its features
+    relevant = rng.choice(_STYLES, _RELEVANT, replace=False)
+    weights = rng.uniform(0.5, 1.0, _RELEVANT) * rng.choice([-1.0, 1.0], _RELEVANT)
     return _Structure(
         loadings,
         specific,
-        mixing.astype(np.float32),
-        np.sqrt(1 - common).astype(np.float32),
-        rng.uniform(0.3, 0.97, s.features).astype(np.float32),
+        style,
+        rng.uniform(0.5, 0.95, s.features).astype(np.float32),
+        persistence[style].astype(np.float32),
         relevant,
         weights / np.linalg.norm(weights),
     )
@@ -135,26 +133,26 @@ def _structure(s: SyntheticSettings, rng: np.random.Generator) -> _Structure:
 def _features(
     s: SyntheticSettings, at: _Structure, days: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    # Stationary AR(1) in time, unit variance; correlated through the styles.
+    # Stationary AR(1) in time, unit variance; correlated within a style.
     out = np.empty((days, s.assets, s.features), dtype=np.float32)
     fresh = np.sqrt(1 - at.persistence**2)
+    shared, own = np.sqrt(at.common), np.sqrt(1 - at.common)
     for t in range(days):
-        styles = rng.standard_normal((s.assets, _GROUPS), dtype=np.float32)
+        styles = rng.standard_normal((s.assets, _STYLES), dtype=np.float32)
         noise = rng.standard_normal((s.assets, s.features), dtype=np.float32)
-        shock = styles @ at.mixing + noise * at.own
+        shock = styles[:, at.style] * shared + noise * own
         out[t] = shock if t == 0 else at.persistence * out[t - 1] + fresh * shock
     return out
 
 
 def _score(s: SyntheticSettings, at: _Structure, features: NDArray[np.float32]) -> Array:
-    x = features[:, :, at.relevant].astype(np.float64)
-    half = _RELEVANT // 2
-    linear = _standardized(x @ at.weights)
-    # Products of pairs and a saturating bend: no linear model sees them.
-    bent = _standardized(
-        (x[:, :, :half] * x[:, :, half:]) @ at.weights[:half]
-        + np.tanh(2 * x[:, :, 0]) * np.abs(x[:, :, 1])
+    z = np.stack(
+        [features[:, :, at.style == k].mean(axis=2, dtype=np.float64) for k in at.relevant], axis=2
     )
+    z = (z - z.mean(axis=(0, 1))) / z.std(axis=(0, 1))
+    linear = _standardized(z @ at.weights)
+    # A product of two styles and a saturating bend: no linear model sees the first.
+    bent = _standardized(z[..., 0] * z[..., 1] + np.tanh(2 * z[..., 2]))
     return _standardized(np.sqrt(1 - s.nonlinear) * linear + np.sqrt(s.nonlinear) * bent)
 
 
@@ -171,13 +169,15 @@ def _returns(
     for t in range(1, days):
         log_h[t] = 0.95 * log_h[t - 1] + steps[t]
     # E[h] = 1 in the stationary law, whose log-variance is 0.2²/(1 − 0.95²).
-    root_h = np.exp(0.5 * (log_h - 0.5 * 0.2**2 / (1 - 0.95**2)))[:, None]
+    log_variance = 0.2**2 / (1 - 0.95**2)
+    root_h = np.exp(0.5 * (log_h - 0.5 * log_variance))[:, None]
     unit = np.sqrt((_DEGREES - 2) / _DEGREES)  # gives Student's t variance 1
     f = rng.standard_t(_DEGREES, (days, s.factors)) * unit * root_h
     e = rng.standard_t(_DEGREES, (days, s.assets)) * unit * root_h * at.specific
     # Dispersion over assets of a day: what factors add to it, the market's mean taken out.
     centred = at.loadings - at.loadings.mean(axis=0)
     spread = np.sqrt(at.specific**2 + (centred**2).sum(axis=1))
-    signal = s.ic * spread * score
+    # A day's correlation goes with 1/√h, whose mean is above 1.
+    signal = s.ic * np.exp(-0.375 * log_variance) * spread * score
     realized = np.maximum(signal + f @ at.loadings.T + e, -0.95)  # nobody loses more than all
     return signal, realized

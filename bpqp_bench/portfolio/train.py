@@ -33,6 +33,7 @@ __all__ = [
     "PreparedDay",
     "Trained",
     "evaluate",
+    "exact",
     "prepare_days",
     "train",
 ]
@@ -255,7 +256,7 @@ def train(
         mse, regret, seconds, repeated = _learn(
             predictor, optimizer, [train_days[i] for i in order], layer, settings
         )
-        valid = evaluate(predictor, valid_days, decide or _exact)
+        valid = evaluate(predictor, valid_days, decide or exact)
         record = EpochRecord(
             epoch=epoch,
             train_mse=mse,
@@ -319,7 +320,8 @@ def _judge(mu: Array, w: Array, day: PreparedDay) -> dict[str, Any]:
     }
 
 
-def _exact(mu: Array, day: PreparedDay) -> Array:
+def exact(mu: Array, day: PreparedDay) -> Array:
+    """Best decision for the predictions, by no method under test: two-stage's, and the curves'."""
     return exact_decision(MeanVariance(mu, day.sigma, day.gamma))
 
 

@@ -262,10 +262,11 @@ def c6(inputs: Inputs, claim: dict[str, str]) -> Judged:
     return _judged(
         claim,
         verdict,
-        "BPQP's total is below that of Exact and of Alt-Diff, with the whole interval of the ratio, "
-        "at every large size of the run; a size at which BPQP itself hits the time limit, and the "
-        "other too, leaves it open. That no other layer finishes is not judged: the large-scale "
-        "table runs the paper's three, and what finishes in which time depends on the machine.",
+        "BPQP's total is below that of Exact and of Alt-Diff, with the whole interval of the "
+        "ratio, at every large size of the run; a size at which BPQP itself hits the time limit, "
+        "and the other too, leaves it open. That no other layer finishes is not judged: the "
+        "large-scale table runs the paper's three, and what finishes in which time depends on the "
+        "machine.",
         findings,
         differences=(
             machine(inputs),

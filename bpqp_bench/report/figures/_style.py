@@ -37,7 +37,7 @@ RC: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
-    "legend.fontsize": 8,
+    "legend.fontsize": 7,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "axes.spines.top": False,
@@ -125,7 +125,7 @@ def _columns(labels: list[str]) -> int:
     for count in range(5, 1, -1):
         height = -(-len(labels) // count)
         columns = [labels[start : start + height] for start in range(0, len(labels), height)]
-        inches = sum(0.65 + 0.062 * max(len(label) for label in column) for column in columns)
+        inches = sum(0.6 + 0.054 * max(len(label) for label in column) for column in columns)
         if inches <= _PAGE_WIDTH:
             return count
     return 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from bpqp_bench.profiles import PROFILES
 from bpqp_bench.published import published_time
 from bpqp_bench.report.cells import PROTOCOLS, Pass, Protocol
 from bpqp_bench.report.figures._style import Style, legend_below, new_figure, size_axis, styles
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
+from bpqp_bench.report.tables.large_scale import FAMILY
 from bpqp_bench.statistics import summarize
 
 __all__ = ["FIGURE"]
@@ -22,34 +25,56 @@ _MEANING = {
 
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
-    """Draw one figure per protocol."""
-    if not any(inputs.cells.sizes(family) for family in FAMILIES):
-        return ()
-    return tuple(_draw(inputs, protocol) for protocol in PROTOCOLS)
-
-
-def _draw(inputs: Inputs, protocol: Protocol) -> Drawing:
-    figure, axes = new_figure(len(_PASSES), len(FAMILIES), height=2.2, sharex=True, sharey="row")
-    look = styles([*inputs.names.methods(METHODS), *table_methods(inputs, "lp")])
+    """Draw one figure per protocol for the sizes of table 1, and one for the large ones."""
+    large = PROFILES[-1].large_sizes
     sizes = inputs.cells.sizes(*FAMILIES)
+    drawings: list[Drawing] = []
+    if small := [size for size in sizes if size not in large]:
+        drawings += [_draw(inputs, protocol, FAMILIES, small) for protocol in PROTOCOLS]
+    if big := [size for size in inputs.cells.sizes(FAMILY) if size in large]:
+        drawings.append(_draw(inputs, "call", {FAMILY: "QP"}, big))
+    return tuple(drawings)
+
+
+def _draw(
+    inputs: Inputs, protocol: Protocol, families: Mapping[str, str], sizes: list[str]
+) -> Drawing:
+    scale = "large-scale" if sizes[0] in PROFILES[-1].large_sizes else "times"
+    wide = len(families) == 1
+    shape = (1, len(_PASSES)) if wide else (len(_PASSES), len(families))
+    sharing: dict[str, Any] = {"sharex": True, "sharey": True if wide else "row"}
+    figure, axes = new_figure(*shape, height=2.4 if wide else 2.2, **sharing)
+    grid = axes.T if wide else axes
+    look = styles([*inputs.names.methods(METHODS), *table_methods(inputs, "lp")])
     for row, which in enumerate(_PASSES):
-        for column, (family, label) in enumerate(FAMILIES.items()):
-            axis = axes[row, column]
+        for column, (family, label) in enumerate(families.items()):
+            axis = grid[row, column]
             for method in table_methods(inputs, family):
+                if not any(inputs.cells.outcome(family, s, method.key).n for s in sizes):
+                    continue
                 style = look.setdefault(method.key, Style("#7F7F7F", "o", "-"))
-                _line(axis, inputs, family, method, which=which, protocol=protocol, style=style)
+                _line(
+                    axis,
+                    inputs,
+                    family,
+                    method,
+                    which=which,
+                    protocol=protocol,
+                    style=style,
+                    sizes=sizes,
+                )
             axis.set_yscale("log")
             size_axis(axis, sizes)
             axis.tick_params("x", rotation=30)
-            if row == 0:
+            if row == 0 or wide:
                 axis.set_title(label)
             if column == 0:
                 axis.set_ylabel(f"{which} (ms)")
     axes[-1, 1].set_xlabel("size n×m")
     legend_below(figure, axes)
     return Drawing(
-        f"times-{protocol}",
-        f"Time against size, protocol {protocol}",
+        f"{scale}-{protocol}",
+        f"Time against size{' at large scale' if wide else ''}, protocol {protocol}",
         f"Median time per instance against size, protocol {protocol} ({_MEANING[protocol]}); "
         "bands hold the middle half of the instances. Hollow marks: published means, from another "
         "machine and with the authors' own clocks.",
@@ -66,10 +91,11 @@ def _line(
     which: Pass,
     protocol: Protocol,
     style: Style,
+    sizes: list[str],
 ) -> None:
     points: list[tuple[float, float, float, float]] = []
     published: list[tuple[float, float]] = []
-    for size in inputs.cells.sizes(*FAMILIES):
+    for size in sizes:
         n = float(size.partition("x")[0])
         times = inputs.cells.times(family, size, method.key, which, protocol) * 1e3
         times = times[times > 0]
@@ -93,7 +119,7 @@ def _line(
             markersize=4,
             linewidth=1.2,
         )
-        axis.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+        axis.fill_between(x, low, high, color=style.colour, alpha=0.12, linewidth=0)
     # Without measured points beside it a published one has no line in the legend.
     if points and published:
         x, mean = zip(*published, strict=True)

@@ -7,14 +7,14 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bpqp_bench.plan import Block
 from bpqp_bench.records import Outcome, Problem, from_answer
 from bpqp_bench.summary import Stopwatch
-from bpqp_bench.workers import Folders, Limits, Worker, WorkerFailure
+from bpqp_bench.workers import Folders, Limits, Worker, WorkerFailure, memory_default
 
 __all__ = ["Crew", "Drawn", "Group"]
 
@@ -43,9 +43,9 @@ class Crew:
     watch
         Divides the wall time.
     limits
-        On imports, and on requests that are neither build nor call.
+        On imports, on drawing an instance, and on requests that are neither build nor call.
     reference_limit_s
-        On one request to the desk.
+        On one reference.
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class Crew:
         self._cache = cache
         self._watch = watch
         self._limits = limits
-        self._desk_limits = Limits(
-            reference_limit_s, reference_limit_s, reference_limit_s, limits.memory
-        )
+        # The limit on memory is one of methods; a reference may take what there is.
+        free = max(memory_default(), limits.memory)
+        self._draw_limits = replace(limits, memory=free)
+        self._desk_limits = replace(limits, other_s=reference_limit_s, memory=free)
         self._workers: dict[Group, Worker] = {}
         self._starting: set[Group] = set()
         self._broken: dict[Group, Outcome] = {}
@@ -133,12 +134,13 @@ class Crew:
         problem: Drawn,
         wrt: tuple[str, ...],
         judge: bool,
+        first: bool = False,
     ) -> Outcome:
         """Have a method called on a problem, and its answer judged."""
         try:
             with self._watch("other"):
                 meta, data = self.ask(
-                    group, limits, "call", id=id, problem=problem.path, wanted=judge
+                    group, limits, "call", id=id, problem=problem.path, wanted=judge, first=first
                 )
                 for part in (meta["forward"], meta["backward"]):
                     if part is not None:
@@ -241,8 +243,9 @@ class Crew:
         self, do: str, data: bytes | None = None, /, **arguments: Any
     ) -> Mapping[str, Any] | str:
         desk = self._the_desk()
+        limits = self._draw_limits if do in ("draw", "close", "adopt") else self._desk_limits
         try:
-            return desk.ask(self._desk_limits, do, data, **arguments)[0]
+            return desk.ask(limits, do, data, **arguments)[0]
         except WorkerFailure as failed:
             self._desk = None
             self.notes.append(f"the process that computes references was lost: {failed.cause}")

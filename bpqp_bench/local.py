@@ -192,7 +192,7 @@ class LocalRun:
 
     def _run_block(self, block: Block, cells: list[_Cell]) -> None:
         template = self._draw(block, TEMPLATE_SEED)
-        warmup = self._draw(block, TEMPLATE_SEED + 1)
+        warmup = self._draw(block, TEMPLATE_SEED + 1) if template is not None else None
         if template is None or warmup is None:
             for state in cells:
                 self._end(state, "undrawable")
@@ -313,6 +313,7 @@ class LocalRun:
             problem,
             block.wrt,
             judge=role == "measured",
+            first=role == "first",
         )
         outcome = outcome.held_to(cell.call_limit_s)
         self._estimator.call(block, cell, outcome.seconds)
@@ -363,7 +364,8 @@ class LocalRun:
         drawn = self._crew.draw(block, seed)
         if isinstance(drawn, Drawn):
             return drawn
-        text = f"{block.family} {block.size} seed {seed} cannot be drawn: {drawn}"
+        what = f"seed {seed}" if seed < TEMPLATE_SEED else "(all of it)"
+        text = f"{block.family} {block.size} {what} cannot be drawn: {drawn}"
         if text not in self._problems:
             self._problems.append(text)
             self._progress.note(text)
@@ -375,7 +377,7 @@ class LocalRun:
             self._end(state, "budget")
 
     def _end(self, state: _Cell, reason: str) -> None:
-        if state.ended is None:
+        if state.left():
             state.ended = reason
             self._ended[reason] += 1
 

@@ -132,6 +132,12 @@ class Block:
         return Size.parse(self.size).n
 
     @property
+    def dimension(self) -> int:
+        """Order of the full KKT matrix of a QP of this size, n + 2m."""
+        size = Size.parse(self.size)
+        return size.n + 2 * size.m
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Every instance that some cell of the block wants, ascending."""
         return tuple(sorted({seed for cell in self.cells for seed in cell.seeds}))
@@ -170,7 +176,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """Blocks in the order in which they run, small sizes first."""
+    """Blocks in the order in which they run, large sizes first.
+
+    What does not fit, in memory or in time, then shows early, and so does how long the rest takes:
+    times carry over from large sizes to small ones better than the other way round.
+    """
 
     blocks: tuple[Block, ...]
 
@@ -277,7 +287,7 @@ def make_plan(requests: Sequence[Request], registry: Registry) -> Plan:
     filled = [block for block in blocks.values() if block.cells]
     if not filled:
         raise SpecError("nothing to run: name at least one method, one family and one size")
-    return Plan(tuple(sorted(filled, key=lambda block: (Size.parse(block.size), block.key))))
+    return Plan(tuple(sorted(filled, key=lambda block: (-block.n, -block.dimension, block.key))))
 
 
 def _cell(request: Request, registry: Registry, text: str) -> Cell:
@@ -323,7 +333,7 @@ def _check(request: Request) -> None:
 
 def _cost(block: Block) -> float:
     # Only proportions matter: a fixed part for starting and building, a part that grows with n.
-    growth = 1e-3 + 1e-8 * float(block.n**2.5)
+    growth = 1e-3 + 1e-8 * float(block.dimension**2.5)
     return sum((0.1 + len(cell.seeds) * growth) for cell in block.cells)
 
 

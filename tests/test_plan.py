@@ -41,7 +41,7 @@ def test_plan_holds_every_combination_once(registry: Registry) -> None:
     found = identities(plan)
     assert len(found) == len(set(found)) == plan.calls == 2 * 2 * 2 * 3
     assert plan.cells == 8
-    assert [block.size for block in plan.blocks] == ["10x5", "10x5", "50x10", "50x10"]
+    assert [block.size for block in plan.blocks] == ["50x10", "50x10", "10x5", "10x5"]
 
 
 def test_requests_merge_with_the_larger_numbers(registry: Registry) -> None:

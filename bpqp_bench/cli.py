@@ -44,7 +44,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bpqp-bench")
 def cli() -> None:
-    """Measure differentiable optimization layers: is it faster, and is it right?"""
+    """Measure differentiable optimization layers, their speed and their accuracy."""
 
 
 def main() -> None:

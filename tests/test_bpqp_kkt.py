@@ -100,3 +100,13 @@ def test_independent_rows_are_independent_and_enough():
     kept = independent_rows(rows)
     assert len(kept) == 4
     assert np.linalg.matrix_rank(rows[kept]) == 4
+
+
+def test_minres_agrees_with_a_factorization():
+    P, C, r, s = (sp.csc_matrix(part) if part.ndim == 2 else part for part in draw(30, 8))
+    direct, iterative = factorize_kkt(P, C), factorize_kkt(P, C, iterative=True)
+    one, other = direct.solve(r, s), iterative.solve(r, s)
+    assert iterative.how == "minres"
+    np.testing.assert_allclose(other.x, one.x, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(other.y, one.y, rtol=1e-8, atol=1e-10)
+    assert not other.least_squares

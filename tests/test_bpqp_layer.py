@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import lsqr
 
 from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.instance import Size
@@ -132,7 +133,7 @@ def test_float32_in_float32_out(registry):
 
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
-@pytest.mark.parametrize("backward", ["osqp", "direct"])
+@pytest.mark.parametrize("backward", ["osqp", "direct", "minres"])
 @pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
 def test_sparse_tensors_get_sparse_gradients_on_their_pattern(registry, layout, backward):
     data = tensors(active(registry), grad=False)
@@ -226,6 +227,56 @@ def test_bad_data_are_named(registry):
         BPQP()(**data | {"P": data["P"][None]})
     with pytest.raises(InstanceError, match="floating-point"):
         BPQP()(**data | {"G": data["G"].long()})
+
+
+def _chain(n, shift=0.0):
+    """Draw a sparse QP in n variables, a few entries a row, with its solution."""
+    rng = np.random.default_rng(0)
+
+    def rows(count):
+        start = rng.integers(0, n - 3, count)
+        columns = (start[:, None] + np.arange(3)).ravel()
+        values = rng.standard_normal(3 * count)
+        return sp.csc_matrix((values, (np.repeat(np.arange(count), 3), columns)), shape=(count, n))
+
+    P = sp.diags([np.full(n - 1, -0.9), np.full(n, 2.0 - shift), np.full(n - 1, -0.9)], [-1, 0, 1])
+    A, G = rows(n // 10), rows(n // 5)
+    z, nu = rng.standard_normal(n), rng.standard_normal(n // 10)
+    lam = np.where(rng.random(n // 5) < 0.5, rng.uniform(0.5, 1.0, n // 5), 0.0)
+    slack = np.where(lam > 0, 0.0, rng.uniform(0.5, 1.0, n // 5))
+    q = -(P @ z) - A.T @ nu - G.T @ lam
+    return sp.csc_matrix(P), torch.from_numpy(q), A, A @ z, G, G @ z + slack, z
+
+
+@pytest.mark.parametrize("pair", [("osqp", "direct"), ("piqp", "osqp"), ("scs-indirect", "minres")])
+def test_large_sparse_problems_stay_sparse(pair, monkeypatch):
+    P, q, A, b, G, h, z = _chain(5000)
+
+    def refuse(*_, **__):
+        raise AssertionError("a sparse matrix was made dense")
+
+    for kind in (sp.csc_matrix, sp.csr_matrix, sp.coo_matrix):
+        monkeypatch.setattr(kind, "toarray", refuse)
+        monkeypatch.setattr(kind, "todense", refuse)
+    layer = BPQP(*pair)
+    q.requires_grad_()
+    found = layer(P, q, A, torch.from_numpy(b), G, torch.from_numpy(h))
+    np.testing.assert_allclose(found.detach(), z, atol=1e-9)
+    found.sum().backward()
+    # The adjoint equations themselves are the test: P z̃ + v in the span of the binding rows.
+    binding = sp.csr_matrix(G)[np.flatnonzero(h - G @ z < 1e-9)]
+    C = sp.vstack([A, binding])
+    left = P @ q.grad.numpy() + 1.0
+    multipliers = lsqr(C.T, left, atol=1e-13, btol=1e-13)[0]
+    assert np.abs(left - C.T @ multipliers).max() < 1e-6
+    assert np.abs(C @ q.grad.numpy()).max() < 1e-6
+    assert layer.last_info[0]["gradient"] == "exact"
+
+
+def test_a_sparse_matrix_that_is_not_semidefinite_is_refused():
+    P, q = _chain(500, shift=0.5)[:2]
+    with pytest.raises(InstanceError, match="not positive semidefinite"):
+        BPQP()(P, q)
 
 
 def test_unknown_settings_are_refused():

@@ -170,7 +170,12 @@ def stack_rows(A: Matrix, G: Matrix, rows: Mask) -> Matrix:
 
 
 def polish_qp(
-    qp: ConvexQP, solution: QPSolution, tolerance: float = 0.0, clock: Phase = no_clock
+    qp: ConvexQP,
+    solution: QPSolution,
+    tolerance: float = 0.0,
+    clock: Phase = no_clock,
+    *,
+    iterative: bool = False,
 ) -> Polished:
     """Solve the QP on its active rows exactly, correcting the rows until all signs are right.
 
@@ -187,7 +192,7 @@ def polish_qp(
     while steps < _STEPS and guess.tobytes() not in seen:
         seen.add(guess.tobytes())
         steps += 1
-        factor = factorize_kkt(qp.P, stack_rows(qp.A, qp.G, guess), clock)
+        factor = factorize_kkt(qp.P, stack_rows(qp.A, qp.G, guess), clock, iterative=iterative)
         found = factor.solve(-qp.q, np.concatenate([qp.b, qp.h[guess]]), clock)
         with clock("solve"):
             lam = np.zeros(qp.nineq)
@@ -196,8 +201,9 @@ def polish_qp(
             z_size = float(np.abs(found.x).max(initial=1.0))
             force = lam * lengths
             push = max(float(np.abs(force).max(initial=0.0)), float(np.abs(qp.q).max()))
-            wrong_sign = guess & (force < -_ROUNDING * push)
-            violated = ~guess & (slack / lengths < -_ROUNDING * z_size * 10)
+            error = max(_ROUNDING, 100.0 * found.residual)
+            wrong_sign = guess & (force < -error * push)
+            violated = ~guess & (slack / lengths < -error * z_size * 10)
             changed = wrong_sign | violated
             guess = guess ^ changed
         if not changed.any():

@@ -49,7 +49,8 @@ class BPQP(torch.nn.Module):
     ----------
     forward, backward
         Solver of each pass: "osqp", "proxqp", "proxqp-sparse", "piqp", "clarabel", "daqp",
-        "quadprog", "highs" or "scs"; for the backward pass also "direct", one factorization.
+        "quadprog", "highs", "scs" or "scs-indirect"; for the backward pass also "direct", one
+        factorization, and "minres", none at all (large sparse problems of irregular pattern).
     eps_abs, eps_rel, max_iter
         Stopping rule of the solvers; 0 leaves the solver's own default.
     polish

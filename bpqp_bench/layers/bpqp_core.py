@@ -53,7 +53,7 @@ __all__ = [
     "vector_gradient",
 ]
 
-BACKWARD_SOLVERS = (*SOLVERS, "direct")
+BACKWARD_SOLVERS = (*SOLVERS, "direct", "minres")
 POLISH = ("none", "solver", "active-set")
 GRADIENTS = ("optimal", "general")
 
@@ -65,7 +65,8 @@ class Settings:
     Attributes
     ----------
     forward, backward
-        Solver of each pass: one of `SOLVERS`; "direct" factorizes the backward system.
+        Solver of each pass: one of `SOLVERS`; "direct" factorizes the backward
+        system, "minres" solves it (and the polishing's) without a factorization.
     cone_forward
         Solver of the forward pass where there are cones and ``forward`` takes none.
     eps_abs, eps_rel, max_iter
@@ -183,7 +184,9 @@ def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> F
             solution = polish_cones(qp, solution, active.rows, cones, clock)
         return ForwardPass(qp, solution, active, cones, None, info)
     if settings.polish == "active-set":
-        polished = polish_qp(qp, solution, settings.active_tol, clock)
+        polished = polish_qp(
+            qp, solution, settings.active_tol, clock, iterative=settings.backward == "minres"
+        )
         info["polish_steps"] = polished.steps
         info["polished"] = polished.converged
         return ForwardPass(qp, polished.solution, polished.active, cones, polished.factor, info)
@@ -212,8 +215,10 @@ def backward_pass(
             terms = cone_terms(qp, done.solution.z, done.solution.mu, done.cones)
             H, owner, tip = terms.hessian, terms.owner, terms.tip
             C = np.concatenate([C.toarray() if sp.issparse(C) else C, terms.rows])
-    if settings.backward == "direct":
-        factor = done.factor if done.factor is not None else factorize_kkt(H, C, clock)
+    if settings.backward in ("direct", "minres"):
+        factor = done.factor
+        if factor is None:
+            factor = factorize_kkt(H, C, clock, iterative=settings.backward == "minres")
         found = factor.solve(-upstream, clock=clock)
         z, y, singular = found.x, found.y, found.least_squares
         status, iterations = "solved", None

@@ -166,8 +166,9 @@ class ConvexProgram(torch.nn.Module):
             )
             return z, nu, lam, "least-squares" if singular else "general"
         p, C = len(point.nu), np.concatenate([point.A, point.G[active.rows]])
-        if self.backward_solver == "direct":
-            found = factorize_kkt(point.H, C).solve(-v)
+        if self.backward_solver in ("direct", "minres"):
+            iterative = self.backward_solver == "minres"
+            found = factorize_kkt(point.H, C, iterative=iterative).solve(-v)
             z, multipliers, singular = found.x, found.y, found.least_squares
         else:
             settings = Settings(backward=self.backward_solver, eps_abs=1e-9, eps_rel=1e-9)

@@ -19,6 +19,10 @@ Dense data go the first way that holds:
 Sparse data are factorized as LDLᵀ with ±δ on the diagonal, which makes any ordering stable
 (Vanderbei, SIAM J. Optim. 5 (1995)), and the refinement takes δ out again; on a singular consistent
 system it converges to a least-squares solution (it is the proximal method of multipliers).
+
+Where the pattern is so irregular that any factorization fills up, ``iterative=True`` solves by
+MINRES (Paige and Saunders, SIAM J. Numer. Anal. 12 (1975)) with a diagonal preconditioner of P and
+of CP⁻¹Cᵀ, restarted on the residual until that is at rounding level.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg as sla
 import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 from scipy.linalg import lapack
 
 from bpqp_bench.instance import Array, Matrix
@@ -45,6 +50,9 @@ _DELTA = 1e-9
 _INVERSE_ITERATIONS = 3
 _DENSE_REFINEMENTS = 6
 _SPARSE_REFINEMENTS = 200
+_MINRES_ENOUGH = 1e-14
+_MINRES_STUCK = 1e-9
+_MINRES_TOLERANCE = 1e-10
 
 Apply = Callable[[Array, Array], tuple[Array, Array]]
 
@@ -77,7 +85,7 @@ class KKTFactor:
     Attributes
     ----------
     how
-        "cholesky", "symmetric indefinite", "sparse" or "least squares".
+        "cholesky", "symmetric indefinite", "sparse", "minres" or "least squares".
     """
 
     P: Matrix
@@ -105,15 +113,18 @@ class KKTFactor:
         x, y = self.apply(r_scaled, s_scaled)
         best, left = self._residual(x, y, r_scaled, s_scaled)
         sparse = sp.issparse(self.P)
+        enough = _MINRES_ENOUGH if self.how == "minres" else _EPS
         for _ in range(_SPARSE_REFINEMENTS if sparse else _DENSE_REFINEMENTS):
-            if best <= _EPS or (self.how == "least squares"):
+            if best <= enough or self.how == "least squares":
                 break
             dx, dy = self.apply(*left)
             error, next_left = self._residual(x + dx, y + dy, r_scaled, s_scaled)
             if not error < 0.9 * best:
                 break
             x, y, best, left = x + dx, y + dy, error, next_left
-        return KKTSolution(x, y * self.scale * self.weights, best, self.singular)
+        # Minres does not say whether a matrix is singular, but then it does not get there either.
+        stuck = self.how == "minres" and best > _MINRES_STUCK
+        return KKTSolution(x, y * self.scale * self.weights, best, self.singular or stuck)
 
     def _residual(
         self, x: Array, y: Array, r: Array, s: Array
@@ -131,12 +142,16 @@ class KKTFactor:
         return (error if np.isfinite(error) else float("inf")), (top, bottom)
 
 
-def factorize_kkt(P: Matrix, C: Matrix, clock: Phase = no_clock) -> KKTFactor:
+def factorize_kkt(
+    P: Matrix, C: Matrix, clock: Phase = no_clock, *, iterative: bool = False
+) -> KKTFactor:
     """Factorize the KKT matrix of a symmetric positive semidefinite P (n, n) and rows C (p, n).
 
     Never raises for a singular matrix: see `KKTSolution.least_squares`.
     """
     with clock("setup"):
+        if iterative:
+            return _minres(sp.csc_matrix(P), sp.csc_matrix(C))
         if sp.issparse(P) or sp.issparse(C):
             return _sparse(sp.csc_matrix(P), sp.csc_matrix(C))
         scale, weights, norms = _scaling(P, C)
@@ -271,6 +286,24 @@ def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
 
     singular = _grows_like_inverse_delta(solver, n + p)
     return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms)
+
+
+def _minres(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
+    n, p = P.shape[0], C.shape[0]
+    scale, weights, norms = _scaling(P, C)
+    top, rows = P / scale, sp.csc_matrix(sp.diags(weights) @ C)
+    K = sp.csr_matrix(sp.bmat([[top, rows.T], [rows, None]])) if p else sp.csr_matrix(top)
+    curvature = np.maximum(top.diagonal(), 1e-8)
+    schur = np.asarray(rows.multiply(rows) @ (1.0 / curvature)).ravel()
+    preconditioner = sp.diags(1.0 / np.concatenate([curvature, np.where(schur > 0.0, schur, 1.0)]))
+
+    def apply(r: Array, s: Array) -> tuple[Array, Array]:
+        both = spla.minres(
+            K, np.concatenate([r, s]), M=preconditioner, rtol=_MINRES_TOLERANCE, maxiter=5 * (n + p)
+        )[0]
+        return both[:n], both[n:]
+
+    return KKTFactor(P, C, "minres", False, scale, weights, apply, norms)
 
 
 def _grows_like_inverse_delta(solver: Any, size: int) -> bool:

@@ -30,8 +30,9 @@ SOLVERS = (
     "quadprog",
     "highs",
     "scs",
+    "scs-indirect",
 )
-CONE_SOLVERS = ("clarabel", "scs")
+CONE_SOLVERS = ("clarabel", "scs", "scs-indirect")
 DENSE_ONLY = ("proxqp", "daqp", "quadprog")
 SPARSE_CAPABLE = tuple(name for name in SOLVERS if name not in DENSE_ONLY)
 
@@ -60,11 +61,13 @@ def qp_solver(name: str, polish: bool = False) -> Solver:
         raise SpecError(f"unknown QP solver {name!r}; solvers are {', '.join(SOLVERS)}")
     if polish and name != "osqp":
         raise SpecError(f"{name} has no polishing of its own; only osqp has")
-    module = importlib.import_module(f"bpqp_bench.layers.solvers.{name.removesuffix('-sparse')}_")
+    module = importlib.import_module(f"bpqp_bench.layers.solvers.{name.partition('-')[0]}_")
     if name == "osqp":
         return partial(module.solve, polish=polish)
     if name == "proxqp-sparse":
         return partial(module.solve, backend="sparse")
+    if name == "scs-indirect":
+        return partial(module.solve, indirect=True)
     found: Solver = module.solve
     return found
 

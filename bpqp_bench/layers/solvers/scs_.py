@@ -20,11 +20,15 @@ _STATUS = {
 }
 
 
-def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSolution:
-    """Solve a QP or SOCP by SCS."""
+def solve(
+    qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock, indirect: bool = False
+) -> QPSolution:
+    """Solve a QP or SOCP by SCS; ``indirect`` by conjugate gradients, without a factorization."""
     import scs  # noqa: PLC0415
 
     settings: dict[str, object] = {"verbose": False}
+    if indirect:
+        settings["linear_solver"] = scs.LinearSolver.CPU_INDIRECT
     if tolerances.eps_abs:
         settings["eps_abs"] = tolerances.eps_abs
     if tolerances.eps_rel:

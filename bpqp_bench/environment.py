@@ -43,7 +43,7 @@ def describe_environment(plan: Plan, registry: Registry) -> dict[str, Any]:
     -------
     dict
         ``cpu``, ``cores`` (logical, of this process), ``physical_cores``, ``memory`` (bytes),
-        ``machine``, ``os``, ``python``, ``versions`` (by distribution), ``blas``, ``threads``,
+        ``load`` (runnable processes, average of the last minute, before the run), ``machine``, ``os``, ``python``, ``versions`` (by distribution), ``blas``, ``threads``,
         ``package``, ``git_commit``, ``git_dirty``, ``command`` and ``time``.
     """
     classes = {registry.method(cell.method).cls for block in plan.blocks for cell in block.cells}
@@ -55,6 +55,7 @@ def describe_environment(plan: Plan, registry: Registry) -> dict[str, Any]:
         "cores": _cores(),
         "physical_cores": psutil.cpu_count(logical=False),
         "memory": int(psutil.virtual_memory().total),
+        "load": round(psutil.getloadavg()[0], 2),
         "machine": platform.machine(),
         "os": f"{platform.system()} {platform.release()}",
         "distribution": _distribution(),

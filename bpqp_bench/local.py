@@ -259,10 +259,10 @@ class LocalRun:
             return False
         outcome = self._build(state, template)
         if outcome.status != "ok":
-            self._write(state, template, "warmup", outcome, -1)
+            self._write(state, template, "warmup", outcome, 0)
             self._end(state, outcome.status)
         else:
-            self._call(state, warmup, "warmup", -1)
+            self._call(state, warmup, "warmup", 0)
         self._crew.close(template, warmup)
         return not state.ended
 
@@ -329,8 +329,12 @@ class LocalRun:
     ) -> None:
         repetition = order if role == "warmup" else 0
         key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)
-        if key in self._directory:
-            return
+        while key in self._directory:
+            # Made again for a new process. Worth a line only if it fails where it did not before.
+            if outcome.status == "ok":
+                return
+            repetition += 1
+            key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)
         measurement = make_measurement(
             key=key,
             block=state.block,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from bpqp_bench.environment import code_hash, describe_environment
 from bpqp_bench.local import LocalRun, Options
 from bpqp_bench.measurement import SCHEMA
@@ -18,6 +20,8 @@ from bpqp_bench.summary import RunSummary
 from bpqp_bench.workers import Folders
 
 __all__ = ["Executor", "LocalExecutor", "Options", "execute", "open_run", "run_config"]
+
+_BUSY = 0.5  # load per core beyond which somebody else is computing
 
 
 class Executor(Protocol):
@@ -80,7 +84,19 @@ def execute(
     with progress or Silent() as shown:
         if run_directory.repaired:
             shown.note(run_directory.repaired)
-        summary = chosen(plan, run_directory, registry_dirs, shown)
+        busy, cores = psutil.getloadavg()[0], psutil.cpu_count() or 1
+        if busy > _BUSY * cores:
+            shown.note(
+                f"this machine is busy (load {busy:.1f} on {cores} cores); times will be too long"
+            )
+        try:
+            summary = chosen(plan, run_directory, registry_dirs, shown)
+        except KeyboardInterrupt:
+            shown.note(
+                f"{len(run_directory.measurements)} measurements are kept; "
+                f"go on with --resume --out {run_directory.path}"
+            )
+            raise
     write_json(run_directory.path / "summary.json", summary.to_dict())
     return summary
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bpqp_bench.commands.options import plugin_folders
+from bpqp_bench.commands.options import new_run_path, plugin_folders
 
 if TYPE_CHECKING:
     from bpqp_bench.plan import Plan
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["replay", "run"]
 
-_RUNS = Path("results/runs")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -88,21 +85,13 @@ def run(
     if dry_run:
         click.echo(json.dumps(plan.to_dict(), indent=1) if as_json else plan.describe())
         return
-    path = out or _RUNS / _new_id()
+    path = out or new_run_path()
     with open_run(
         path, plan, registry, resume=resume, options=options, profile=profile
     ) as directory:
         click.echo(f"run {path}")
         folders = (methods_dirs, problems_dirs)
-        try:
-            summary = execute(plan, directory, folders, choose_progress(), options)
-        except KeyboardInterrupt:
-            click.echo(
-                f"{len(directory.measurements)} measurements are kept; go on with: "
-                f"bpqp-bench run --resume --out {path}",
-                err=True,
-            )
-            raise
+        summary = execute(plan, directory, folders, choose_progress(), options)
     click.echo(summary.describe())
     if summary.problems:
         raise click.exceptions.Exit(1)
@@ -186,8 +175,3 @@ def _bytes(text: str) -> int:
     if value <= 0:
         raise SpecError(f"memory limit {text!r} is not a size like 800M or 4G")
     return value
-
-
-def _new_id() -> str:
-    # Sorts by time; the random part keeps two runs of one second apart.
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

@@ -43,8 +43,9 @@ def describe_environment(plan: Plan, registry: Registry) -> dict[str, Any]:
     -------
     dict
         ``cpu``, ``cores`` (logical, of this process), ``physical_cores``, ``memory`` (bytes),
-        ``load`` (runnable processes, average of the last minute, before the run), ``machine``, ``os``, ``python``, ``versions`` (by distribution), ``blas``, ``threads``,
-        ``package``, ``git_commit``, ``git_dirty``, ``command`` and ``time``.
+        ``load`` (runnable processes, average of the minute before), ``machine``, ``os``,
+        ``python``, ``versions`` (by distribution), ``blas``, ``threads``, ``package``,
+        ``git_commit``, ``git_dirty``, ``command`` and ``time``.
     """
     classes = {registry.method(cell.method).cls for block in plan.blocks for cell in block.cells}
     names = {*_OWN, *(name for cls in classes for name in cls.requires)}

@@ -1,7 +1,6 @@
 """Exact: differentiate the full KKT system, the paper's first baseline."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,18 +26,20 @@ class Exact(Method):
     parameters = MappingProxyType(
         {
             "backward": "inverse",
-            "forward": "osqp",  # any solver of `bpqp_bench.layers.qp_solvers`
-            "eps": 1e-9,  # absolute and relative tolerance; 0: the solver's own default
-            "max_iter": 10_000,
-            "polish": True,  # OSQP's own
-            "socp_eps": 1e-9,  # Clarabel's; at 1e-10 it stops short on some of socp-robust
+            # The forward pass is BPQP's: the same solver, stopping rule and polishing.
+            "forward": "osqp",
+            "eps": 1e-5,  # absolute and relative tolerance; 0: the solver's own default
+            "max_iter": 100_000,
+            "polish": "active-set",
         }
     )
     variants = MappingProxyType(
         {
             "exact-solve": Variant("Exact (factorized)", {"backward": "solve"}),
             "exact-paper": Variant(
-                "Exact (OSQP default tolerances)", {"eps": 0.0, "max_iter": 0, "polish": False}
+                "Exact (OSQP default tolerances)",
+                {"eps": 0.0, "max_iter": 0, "polish": "none"},
+                caveats={"lp": "a tolerance of 1e-3 hides multipliers next to P = 2e-6·I"},
             ),
         }
     )
@@ -56,20 +57,19 @@ class Exact(Method):
 
     def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
         """Solve by OSQP, or by Clarabel where there are cones."""
+        from bpqp_bench.layers.bpqp_core import Settings
         from bpqp_bench.layers.exact import solve_forward
-        from bpqp_bench.layers.problem import Tolerances
 
         o: Any = self.options
+        settings = Settings(
+            forward=o["forward"],
+            eps_abs=o["eps"],
+            eps_rel=o["eps"],
+            max_iter=o["max_iter"],
+            polish=o["polish"],
+        )
         self._problem = problem
-        if problem.cones:
-            limits = Tolerances(o["socp_eps"], o["socp_eps"])
-            self._solution = solve_forward(problem, "clarabel", limits, phase=clock)
-        else:
-            limits = Tolerances(o["eps"], o["eps"], o["max_iter"])
-            self._solution = solve_forward(problem, o["forward"], limits, o["polish"], clock)
-            if problem.problem_class == "lp" and not 0 < o["eps"] < 1e-6:
-                # The LP's quadratic term has 2e-6 on its diagonal: the solver can't see it.
-                self._solution = replace(self._solution, info={"approximate": True})
+        self._solution = solve_forward(problem, settings, clock)
         return self._solution
 
     def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array]:

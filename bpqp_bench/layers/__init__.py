@@ -20,11 +20,13 @@ _HOME = {
     "AltDiff": "altdiff",
     "BPQP": "bpqp",
     "ConvexProgram": "convex_program",
+    "DC3": "dc3",
+    "ExactKKT": "exact_layer",
     "SOLVERS": "qp_solvers",
     "solve_qp": "qp_solvers",
 }
 
-__all__ = ["BPQP", "SOLVERS", "AltDiff", "ConvexProgram", "solve_qp"]
+__all__ = ["BPQP", "DC3", "SOLVERS", "AltDiff", "ConvexProgram", "ExactKKT", "solve_qp"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,9 +34,9 @@ from scipy.linalg import lapack
 
 from bpqp_bench.contract import MethodError, Solution
 from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.layers.bpqp_core import Settings, forward_pass
 from bpqp_bench.layers.cones import cone_terms
-from bpqp_bench.layers.problem import ConvexQP, Phase, Tolerances, no_clock
-from bpqp_bench.layers.qp_solvers import solve_qp
+from bpqp_bench.layers.problem import ConvexQP, Phase, no_clock
 
 __all__ = [
     "Adjoint",
@@ -91,14 +91,8 @@ class Adjoint:
     lam: Array
 
 
-def solve_forward(
-    problem: Instance,
-    solver: str = "osqp",
-    tolerances: Tolerances | None = None,
-    polish: bool = False,
-    phase: Phase = no_clock,
-) -> Solution:
-    """Solve the problem by one of the layers' solvers.
+def solve_forward(problem: Instance, settings: Settings, phase: Phase = no_clock) -> Solution:
+    """Solve the problem by the very forward pass of BPQP, so that only the backward passes differ.
 
     Raises
     ------
@@ -107,9 +101,9 @@ def solve_forward(
     SpecError
         If there is no such solver, or it takes no cones.
     """
-    found = solve_qp(ConvexQP.of(problem), solver, tolerances, phase, polish)
+    found = forward_pass(ConvexQP.of(problem), settings, phase).solution
     if not np.isfinite(found.z).all():
-        raise MethodError(f"{problem.name} has no solution by {solver}: {found.status}")
+        raise MethodError(f"{problem.name} has no solution by {settings.forward}: {found.status}")
     return Solution(
         found.z,
         found.nu,

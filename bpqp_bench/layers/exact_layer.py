@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from bpqp_bench.instance import Instance, Size
+from bpqp_bench.layers.bpqp_core import Settings
 from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_point, solve_forward
-from bpqp_bench.layers.problem import Tolerances
 
 __all__ = ["ExactKKT"]
 
@@ -26,9 +26,11 @@ class _Function(torch.autograd.Function):
         problem = Instance(
             P, q, A, b, G, h, family="layer", size=Size(q.size, len(G)), sha256="unnamed"
         )
-        found = solve_forward(problem, layer.solver, layer.tolerances, polish=layer.polish)
+        found = solve_forward(problem, layer.settings)
         if found.status != "solved":
-            raise RuntimeError(f"forward pass by {layer.solver} ended with status {found.status}")
+            raise RuntimeError(
+                f"forward pass by {layer.settings.forward} ended with status {found.status}"
+            )
         ctx.point = kkt_point(problem, found.z, found.nu, found.lam)
         ctx.layer = layer
         return torch.from_numpy(found.z).to(parameters[1])
@@ -54,12 +56,8 @@ class ExactKKT(torch.nn.Module):
     backward
         "solve": one symmetric factorization; "inverse": the explicit inverse of the paper's
         baseline, many times slower and no more exact.
-    solver
-        Forward solver, one of `bpqp_bench.layers.SOLVERS`.
-    tolerances
-        Its stopping rule.
-    polish
-        OSQP's own polishing.
+    settings
+        Forward solver, stopping rule and polishing; what they say of a backward pass is not used.
 
     Raises
     ------
@@ -76,17 +74,13 @@ class ExactKKT(torch.nn.Module):
     def __init__(
         self,
         backward: Mode = "solve",
-        solver: str = "osqp",
-        tolerances: Tolerances | None = None,
-        polish: bool = False,
+        settings: Settings | None = None,
     ) -> None:
         super().__init__()
         if backward not in get_args(Mode):
             raise ValueError(f"backward {backward!r} is neither 'inverse' nor 'solve'")
         self.backward_mode: Mode = backward
-        self.solver = solver
-        self.tolerances = tolerances or Tolerances(1e-9, 1e-9, 100_000)
-        self.polish = polish
+        self.settings = settings or Settings()
 
     def forward(
         self,

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from collections import Counter
@@ -137,6 +138,20 @@ class MethodLayer(nn.Module):
         problem = replace(self._template, planted=None, sha256="layer", **arrays)
         solution: Tensor = _Solve.apply(self, problem, names, *tensors)  # type: ignore[no-untyped-call]
         return solution
+
+    def warm_up(self) -> None:
+        """Build, and run both passes once on the template, so that no later call pays for it.
+
+        Libraries are imported and functions compiled on first use; the times of these passes are
+        not kept, and ``build_s`` then holds the build alone.
+        """
+        template = self._template
+        for name in getattr(getattr(self.choice, "cls", None), "requires", ()):
+            importlib.import_module(name)
+        _, token = self.solve(template)
+        self.pull_back(template, token, np.ones(template.n))
+        self._forward, self._backward = [], []
+        self.statuses.clear()
 
     def take_times(self) -> LayerTimes:
         """Return the times of all passes since the last call, and forget them."""

@@ -26,6 +26,7 @@ __all__ = [
     "fill_gaps",
     "next_returns",
     "robust_zscore",
+    "shorten",
     "split_days",
 ]
 
@@ -289,6 +290,16 @@ def split_days(first: int, train: int, valid: int, test: int, embargo: int = 0) 
     a = first + train
     b = a + embargo + valid
     return Splits(range(first, a), range(a + embargo, b), range(b + embargo, b + embargo + test))
+
+
+def shorten(splits: Splits, train: int, valid: int, test: int) -> Splits:
+    """Keep the last days of training and the first of validation and test; 0 keeps all."""
+    parts = (
+        splits.train[-train:] if train else splits.train,
+        splits.valid[:valid] if valid else splits.valid,
+        splits.test[:test] if test else splits.test,
+    )
+    return Splits(*parts)
 
 
 def _check_dates(name: str, dates: Dates) -> None:

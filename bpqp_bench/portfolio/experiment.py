@@ -84,8 +84,8 @@ class PortfolioConfig:
     learning
         Settings of the training.
     train_days, valid_days, test_days
-        Of the synthetic market. With real data the last so many days of each part of the calendar
-        are used (the first so many of the test), 0 for all.
+        Of the synthetic market. Of real data only the last so many training days and the first so
+        many of validation and test are used, 0 for all.
     data_seed
         Seed of the synthetic market.
     qlib_dir, qlib_market
@@ -286,16 +286,8 @@ class _Run:
 
     @cached_property
     def days(self) -> tuple[list[PreparedDay], list[PreparedDay], list[PreparedDay]]:
-        c = self.config
-        parts = [list(part) for part in self.market.splits]
-        if c.data != "synthetic":
-            parts = [
-                parts[0][-c.train_days :] if c.train_days else parts[0],
-                parts[1][-c.valid_days :] if c.valid_days else parts[1],
-                parts[2][: c.test_days] if c.test_days else parts[2],
-            ]
         train_days, valid_days, test_days = (
-            prepare_days(self.market, part, c.learning) for part in parts
+            prepare_days(self.market, part, self.config.learning) for part in self.market.splits
         )
         return train_days, valid_days, test_days
 
@@ -342,6 +334,9 @@ class _Run:
         self.progress(what, done, total)
         try:
             layer = self.layer(name)
+            if layer is not None:
+                layer.warm_up()
+            build_s = layer.take_times().build_s if layer is not None else 0.0
             # DC3 decides for itself also where others only differ by rounding.
             decide = _through(layer) if layer is not None and name == "dc3" else exact
             trained = train(
@@ -352,7 +347,6 @@ class _Run:
                 progress=tell,
                 budget_s=config.budget_s,
             )
-            build_s = layer.take_times().build_s if layer is not None else 0.0
             series = evaluate(
                 trained.predictor, test_days, exact if layer is None else _through(layer)
             )
@@ -363,7 +357,7 @@ class _Run:
         timing = _timing(trained, len(train_days))
         timing["build_s"] = build_s + (self.trained_dc3[1] if name == "dc3" else 0.0)
         if layer is not None:
-            decided = layer.take_times().forward
+            decided = layer.take_times().forward[-len(test_days) :]
             timing["decide_s"] = sum(p.call for p in decided) / len(decided)
         over = trained.stopped == "budget"
         result = replace(
@@ -444,14 +438,29 @@ def make_market(config: PortfolioConfig) -> Market:
                 seed=config.data_seed,
             )
         )
+    train_days, valid_days, test_days = config.train_days, config.valid_days, config.test_days
     if config.data == "sp500":
         from bpqp_bench.portfolio.sp500 import PriceSettings, sp500_market  # noqa: PLC0415
 
-        return sp500_market(PriceSettings(assets=config.assets))
+        return sp500_market(
+            PriceSettings(
+                assets=config.assets,
+                train_days=train_days,
+                valid_days=valid_days,
+                test_days=test_days,
+            )
+        )
     from bpqp_bench.portfolio.qlib_data import QlibSettings, qlib_market  # noqa: PLC0415
 
-    settings = QlibSettings(directory=config.qlib_dir, market=config.qlib_market)
-    return qlib_market(settings)
+    return qlib_market(
+        QlibSettings(
+            config.qlib_dir,
+            config.qlib_market,
+            train_days=train_days,
+            valid_days=valid_days,
+            test_days=test_days,
+        )
+    )
 
 
 def significance_rows(

@@ -52,6 +52,8 @@ class QlibSettings:
         Of the covariance.
     kernels
         Processes that Qlib computes features with; 0 leaves it to Qlib.
+    train_days, valid_days, test_days
+        As in `sp500.PriceSettings`; 0 means all.
     """
 
     directory: str = "~/.qlib/qlib_data/cn_data"
@@ -63,6 +65,9 @@ class QlibSettings:
     factors: int = 10
     clip: float = 0.025
     kernels: int = 0
+    train_days: int = 0
+    valid_days: int = 0
+    test_days: int = 0
 
 
 def qlib_market(settings: QlibSettings | None = None) -> Market:
@@ -80,7 +85,10 @@ def qlib_market(settings: QlibSettings | None = None) -> Market:
     _check_folder(folder, s.market)
     features, close = _read(folder, s)
     check_prices("qlib", close)
-    calendar = PriceSettings(s.train, s.valid, s.test, s.window, s.factors)
+    calendar = PriceSettings(
+        *(s.train, s.valid, s.test, s.window, s.factors, 0),
+        *(s.train_days, s.valid_days, s.test_days),
+    )
     dates = pd.DatetimeIndex(close.index)
     splits = calendar_splits("qlib", dates, calendar)
     if splits.train.start < s.window:

@@ -21,6 +21,7 @@ from bpqp_bench.portfolio.data import (
     fill_gaps,
     next_returns,
     robust_zscore,
+    shorten,
 )
 
 __all__ = ["PriceSettings", "calendar_splits", "price_market", "sp500_market", "sp500_prices"]
@@ -40,6 +41,8 @@ class PriceSettings:
         Days and components of the covariance.
     assets
         At most so many assets, the first in alphabetical order; 0 means all.
+    train_days, valid_days, test_days
+        Only the last so many training days, the first of validation and of test; 0 means all.
     """
 
     train: tuple[str, str] = ("2008-01-01", "2014-12-31")
@@ -48,6 +51,9 @@ class PriceSettings:
     window: int = 240
     factors: int = 10
     assets: int = 0
+    train_days: int = 0
+    valid_days: int = 0
+    test_days: int = 0
 
 
 def sp500_prices() -> pd.DataFrame:
@@ -151,4 +157,5 @@ def calendar_splits(name: str, dates: pd.DatetimeIndex, settings: PriceSettings)
         if ranges and start < ranges[-1].stop:
             raise DataError(f"{name}: {part} begins before the part in front of it ends")
         ranges.append(range(start, stop))
-    return Splits(*ranges)
+    whole = Splits(*ranges)
+    return shorten(whole, settings.train_days, settings.valid_days, settings.test_days)

@@ -109,7 +109,7 @@ def measure_steps(
             causes[name] = str(error)
             continue
         predictor = initial_predictor(features, settings.hidden, settings.layers, seed)
-        optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.lr)
+        optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.lr, fused=True)
         runners[name] = _Runner(layer, predictor, optimizer, {}, {}, {})
     rng = np.random.default_rng(seed)
     for number, day in enumerate(prepared):

@@ -236,7 +236,7 @@ def train(
     predictor = initial_predictor(
         train_days[0].features.shape[1], settings.hidden, settings.layers, seed
     )
-    optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.lr)
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.lr, fused=True)
     records: list[EpochRecord] = []
     best = copy.deepcopy(predictor.state_dict())
     if checkpoint is not None and checkpoint.exists():

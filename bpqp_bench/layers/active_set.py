@@ -36,6 +36,8 @@ Mask = NDArray[np.bool_]
 _SAFETY = 10.0  # errors of slack and multiplier over the residuals that the solver left
 _ROUNDING = 64.0 * float(np.finfo(float).eps)
 _STEPS = 30
+_PATIENCE = 3
+_LARGEST_ERROR = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,16 +183,17 @@ def polish_qp(
 
     Each step solves the equality-constrained QP of the present guess by factorization; rows with a
     negative multiplier leave, violated ones enter (primal-dual active-set method). It stops when
-    nothing changes: the KKT conditions then hold to rounding error. The method can cycle; the
-    solution that came in is returned then, with ``converged`` False.
+    nothing changes: the KKT conditions then hold to rounding error. Changing all wrong rows at once
+    can cycle; when their number has not fallen for three steps, only the last of them changes until
+    it does (block principal pivoting: Júdice and Pires, Comput. Oper. Res. 21 (1994)). After 30
+    steps, or on rows that contradict one another, the solution that came in is returned, with
+    ``converged`` False.
     """
     with clock("setup"):
         guess = active_rows(qp, solution, tolerance).rows
         lengths = row_lengths(qp.G) if qp.nineq else np.zeros(0)
-    seen: set[bytes] = set()
-    steps = 0
-    while steps < _STEPS and guess.tobytes() not in seen:
-        seen.add(guess.tobytes())
+    fewest, patience, steps = qp.nineq + 1, _PATIENCE, 0
+    while steps < _STEPS:
         steps += 1
         factor = factorize_kkt(qp.P, stack_rows(qp.A, qp.G, guess), clock, iterative=iterative)
         found = factor.solve(-qp.q, np.concatenate([qp.b, qp.h[guess]]), clock)
@@ -201,12 +204,18 @@ def polish_qp(
             z_size = float(np.abs(found.x).max(initial=1.0))
             force = lam * lengths
             push = max(float(np.abs(force).max(initial=0.0)), float(np.abs(qp.q).max()))
-            error = max(_ROUNDING, 100.0 * found.residual)
+            error = min(max(_ROUNDING, 100.0 * found.residual), _LARGEST_ERROR)
             wrong_sign = guess & (force < -error * push)
             violated = ~guess & (slack / lengths < -error * z_size * 10)
             changed = wrong_sign | violated
-            guess = guess ^ changed
-        if not changed.any():
+            wrong = int(changed.sum())
+            if wrong < fewest:
+                fewest, patience = wrong, _PATIENCE
+            elif patience > 0:
+                patience -= 1
+            else:
+                changed[: np.flatnonzero(changed)[-1]] = False
+        if wrong == 0:
             nu, lam = found.y[: qp.neq], np.maximum(lam, 0.0)
             with clock("extract"):
                 primal, dual = residuals(qp, found.x, nu, lam, solution.mu)
@@ -214,8 +223,10 @@ def polish_qp(
                     found.x, nu, lam, solution.mu, "solved", solution.iterations, primal, dual
                 )
                 weak = active_rows(qp, better, tolerance)
-            if found.least_squares and max(primal, dual) > max(solution.primal, solution.dual):
-                break  # the rows contradict one another: not a solution
+            reach = z_size * float(lengths.max(initial=1.0))
+            if primal > _LARGEST_ERROR * reach or dual > _LARGEST_ERROR * max(push, 1.0):
+                break  # the rows contradict one another: solved by least squares, not a solution
             active = ActiveSet(guess, weak.weak, weak.tolerance)
             return Polished(better, active, factor, steps, True)
+        guess = guess ^ changed
     return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)

@@ -56,6 +56,7 @@ __all__ = [
 BACKWARD_SOLVERS = (*SOLVERS, "direct", "minres")
 POLISH = ("none", "solver", "active-set")
 GRADIENTS = ("optimal", "general")
+_RETRY = 1e-9  # tolerance of the second attempt where polishing failed
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Settings:
         Stopping rule of both passes; 0 leaves the solver's own.
     polish
         "none"; "solver", OSQP's own polishing in the passes that OSQP solves; "active-set", which
-        solves the forward problem exactly on its binding rows and corrects them (`polish_qp`),
+        solves the forward problem exactly on its binding rows and corrects them (`polish_qp`; where
+        that fails, the solver is asked once more, with a tolerance of 1e-9),
         and has OSQP polish its backward pass, where all rows are equalities.
     active_tol
         Slack and multiplier, relative to the scale of the data, below which a row is weakly active;
@@ -184,9 +186,15 @@ def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> F
             solution = polish_cones(qp, solution, active.rows, cones, clock)
         return ForwardPass(qp, solution, active, cones, None, info)
     if settings.polish == "active-set":
-        polished = polish_qp(
-            qp, solution, settings.active_tol, clock, iterative=settings.backward == "minres"
-        )
+        iterative = settings.backward == "minres"
+        polished = polish_qp(qp, solution, settings.active_tol, clock, iterative=iterative)
+        if not polished.converged and max(settings.eps_abs, settings.eps_rel) != _RETRY:
+            # Too rough a start: the solver goes on to a tolerance at which few rows are in doubt.
+            tight = Tolerances(_RETRY, _RETRY, settings.max_iter)
+            again = solve_qp(qp, name, tight, clock)
+            info["polish_retry"] = True
+            if np.isfinite(again.z).all():
+                polished = polish_qp(qp, again, settings.active_tol, clock, iterative=iterative)
         info["polish_steps"] = polished.steps
         info["polished"] = polished.converged
         return ForwardPass(qp, polished.solution, polished.active, cones, polished.factor, info)

@@ -134,7 +134,9 @@ class KKTFactor:
         norm_p, norm_c = self.norms
         size_x, size_y = np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)
         above = norm_p * size_x + norm_c * size_y + np.abs(r).max(initial=0.0)
-        below = norm_c * size_x + np.abs(s).max(initial=0.0)
+        # x itself may vanish (a vertex): it is then small against the solution without rows.
+        free = np.abs(r).max(initial=0.0) / (norm_p if norm_p > 0.0 else 1.0)
+        below = norm_c * (size_x + free) + np.abs(s).max(initial=0.0)
         error = max(
             float(np.abs(top).max(initial=0.0) / above) if above else 0.0,
             float(np.abs(bottom).max(initial=0.0) / below) if below else 0.0,

@@ -23,6 +23,7 @@ _COMMANDS = {
     "export": ("report", "export"),
     "portfolio": ("portfolio", "portfolio"),
     "regress": ("regress", "regress"),
+    "publish": ("publish", "publish"),
     "reproduce": ("reproduce", "reproduce"),
 }
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bpqp_bench.commands.options import new_run_path, plugin_folders
+
+if TYPE_CHECKING:
+    from bpqp_bench.profiles import Profile
+    from bpqp_bench.registry import Registry
 
 __all__ = ["reproduce"]
 
@@ -58,8 +63,29 @@ def reproduce(
         folders = (methods_dirs, problems_dirs)
         summary = execute(plan, directory, folders, choose_progress(), options)
     click.echo(summary.describe())
+    failed = _portfolio(chosen, path, registry)
     written = render_report(path, path / "report", registry)
     click.echo((path / "report" / "table1.md").read_text(encoding="utf-8"))
     click.echo(f"{len(written)} files; open {written[-1]}")
-    if summary.problems or registry.broken:
+    if summary.problems or registry.broken or failed:
         raise click.exceptions.Exit(1)
+
+
+def _portfolio(chosen: Profile, path: Path, registry: Registry) -> bool:
+    """Run the portfolio experiments of a profile; return whether one could not be done."""
+    from bpqp_bench.errors import BenchError
+    from bpqp_bench.portfolio.experiment import portfolio_configs, run_portfolio
+
+    def show(what: str, done: int, total: int) -> None:
+        click.echo(f"portfolio {done}/{total}: {what}", err=True)
+
+    failed = False
+    for config in portfolio_configs(chosen):
+        click.echo(f"portfolio on {config.data}, {config.assets} assets, {config.seeds} seeds")
+        try:
+            run_portfolio(config, path, show, registry)
+        except BenchError as error:
+            # Nothing that was measured may be lost to data that cannot be read.
+            click.echo(f"portfolio on {config.data}: {error}", err=True)
+            failed = True
+    return failed

@@ -137,17 +137,19 @@ class Crew:
         first: bool = False,
     ) -> Outcome:
         """Have a method called on a problem, and its answer judged."""
-        try:
-            with self._watch("other"):
+        with self._watch("other"):
+            try:
                 meta, data = self.ask(
                     group, limits, "call", id=id, problem=problem.path, wanted=judge, first=first
                 )
-                for part in (meta["forward"], meta["backward"]):
-                    if part is not None:
-                        self._watch.move("calls", part.call)
-        except WorkerFailure as failed:
-            self._watch.move("calls", failed.seconds)
-            return Outcome(failed.status, failed.cause, stage=failed.stage, seconds=failed.seconds)
+            except WorkerFailure as failed:
+                self._watch.move("calls", failed.seconds)
+                return Outcome(
+                    failed.status, failed.cause, stage=failed.stage, seconds=failed.seconds
+                )
+            for part in (meta["forward"], meta["backward"]):
+                if part is not None:
+                    self._watch.move("calls", part.call)
         if meta["failed"] is not None and meta["failed"][0] == "out-of-memory":
             # What is left of it may be large.
             self._workers.pop(group).stop()

@@ -12,7 +12,8 @@ from bpqp_bench.plan import Block, Cell
 
 __all__ = ["Estimator", "Rest"]
 
-_CALL_S, _BUILD_S, _REFERENCE_S = 5e-3, 0.1, 5e-3  # before anything was seen
+# Before anything was seen, of a small problem.
+_CALL_S, _BUILD_S, _REFERENCE_S, _ASIDE_S = 5e-3, 0.1, 5e-3, 5e-3
 _KEPT = 50  # recent values of a cell that its median is taken of
 
 
@@ -63,50 +64,36 @@ class Estimator:
         self._calls = _Seen(_CALL_S)
         self._builds = _Seen(_BUILD_S)
         self._references = _Seen(_REFERENCE_S)
-        self._counted = 0
-        self._accounted = 0.0
+        self._asides = _Seen(_ASIDE_S)
 
-    def call(self, block: Block, cell: Cell, seconds: float) -> None:
-        """Take note of a call."""
-        self._counted += 1
-        self._accounted += seconds
+    def call(self, block: Block, cell: Cell, seconds: float, aside: float | None = None) -> None:
+        """Take note of a call, and of what had to be done around it."""
+        if aside is not None:
+            self._asides.add("aside", block.dimension, aside)
         for subject in ((cell.method, block.family), cell.method):
             self._calls.add(subject, block.dimension, seconds)
 
     def build(self, block: Block, cell: Cell, seconds: float) -> None:
         """Take note of a build."""
-        self._accounted += seconds
         for subject in ((cell.method, block.family), cell.method):
             self._builds.add(subject, block.dimension, seconds)
 
     def reference(self, block: Block, seconds: float) -> None:
         """Take note of a reference and of drawing its instance."""
-        self._accounted += seconds
         self._references.add(block.family, block.dimension, seconds)
 
-    def remaining(self, rest: Iterable[Rest], elapsed_s: float) -> float:
-        """Return the seconds that the rest of the run will take.
-
-        Parameters
-        ----------
-        rest
-            All cells that have not ended.
-        elapsed_s
-            Since the start; what no call, build or reference accounts for is taken to go on in
-            proportion to the calls.
-        """
-        total, calls = 0.0, 0
+    def remaining(self, rest: Iterable[Rest]) -> float:
+        """Return the seconds that the rest of the run will take, given all cells with any left."""
+        total = 0.0
         instances: dict[str, tuple[Block, int]] = {}
         for item in rest:
             seconds, count = self._cell(item)
-            total += seconds
-            calls += count
+            total += seconds + count * self._asides.guess(("aside",), item.block.dimension)
             known = instances.get(item.block.key, (item.block, 0))[1]
             instances[item.block.key] = (item.block, max(known, count))
         for block, count in instances.values():
             total += count * self._references.guess((block.family,), block.dimension)
-        overhead = max(elapsed_s - self._accounted, 0.0) / self._counted if self._counted else 0.0
-        return total + min(overhead, 0.2) * calls
+        return total
 
     def _cell(self, item: Rest) -> tuple[float, int]:
         block, cell = item.block, item.cell

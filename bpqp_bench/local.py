@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -275,8 +276,8 @@ class LocalRun:
         failure = self._crew.ensure(group, cell.method)
         if failure is not None:
             return failure
-        try:
-            with self._watch("other"):
+        with self._watch("other"):
+            try:
                 answer, _ = self._crew.ask(
                     group,
                     self._limits(cell),
@@ -287,11 +288,11 @@ class LocalRun:
                     device=block.device,
                     template=template.path,
                 )
-                seconds = float(answer.get("build_s", 0.0))
-                self._watch.move("builds", seconds)
-        except WorkerFailure as failed:
-            self._watch.move("builds", failed.seconds)
-            return Outcome(failed.status, failed.cause, stage="build", build_s=failed.seconds)
+            except WorkerFailure as failed:
+                self._watch.move("builds", failed.seconds)
+                return Outcome(failed.status, failed.cause, stage="build", build_s=failed.seconds)
+            seconds = float(answer.get("build_s", 0.0))
+            self._watch.move("builds", seconds)
         self._estimator.build(block, cell, seconds)
         if answer["failed"] is not None:
             status, cause = answer["failed"]
@@ -304,6 +305,7 @@ class LocalRun:
     def _call(self, state: _Cell, problem: Drawn, role: Role, order: int) -> Outcome:
         """Make one call, have it judged, and write it down unless it is there already."""
         cell, block = state.cell, state.block
+        started = time.perf_counter()
         what = f"seed {problem.seed}" if role == "measured" else role
         self._show(f"{block.family} {block.size} {what}: {cell.method}")
         outcome = self._crew.call(
@@ -316,10 +318,11 @@ class LocalRun:
             first=role == "first",
         )
         outcome = outcome.held_to(cell.call_limit_s)
-        self._estimator.call(block, cell, outcome.seconds)
         if role == "measured":
             state.spent_s += outcome.seconds
         self._write(state, problem, role, outcome, order)
+        aside = time.perf_counter() - started - outcome.seconds
+        self._estimator.call(block, cell, outcome.seconds, aside)
         if is_fatal(outcome.status, outcome.stage):
             self._end(state, outcome.status)
         return outcome
@@ -389,7 +392,7 @@ class LocalRun:
         elapsed = self._watch.elapsed()
         if force or elapsed - self._eta_at > _ETA_EVERY_S:
             self._eta_at = elapsed
-            self._eta = self._estimator.remaining(self._rest(), elapsed)
+            self._eta = self._estimator.remaining(self._rest())
         left = sum(state.left() for state in self._cells)
         eta = None if self._eta is None else max(self._eta - (elapsed - self._eta_at), 0.0)
         self._progress.update(State(self._total - left, self._total, eta, elapsed, current))

@@ -82,7 +82,7 @@ class Stopwatch:
             self._spent[part] += max(time.perf_counter() - started - moved, 0.0)  # type: ignore[assignment]
 
     def move(self, part: Part, seconds: float) -> None:
-        """Count seconds of the body that is running under another part."""
+        """Count seconds of the body that is running under another part; only within a body."""
         self._inner += seconds
         self._spent[part] += seconds  # type: ignore[assignment]
 

@@ -28,12 +28,12 @@ def simulate(plan: Plan, call: Callable[[Block, Cell], float], overhead: float) 
     for block in plan.blocks:
         for cell in block.cells:
             key = (block.key, cell.method)
-            path.append((clock, estimator.remaining(rest.values(), clock)))
+            path.append((clock, estimator.remaining(rest.values())))
             estimator.build(block, cell, 0.01)
             clock += 0.01
             for _ in range(1 + cell.warmups):
-                path.append((clock, estimator.remaining(rest.values(), clock)))
-                estimator.call(block, cell, call(block, cell))
+                path.append((clock, estimator.remaining(rest.values())))
+                estimator.call(block, cell, call(block, cell), overhead)
                 clock += call(block, cell) + overhead
             rest[key] = replace(rest[key], prepared=True)
         for _ in block.seeds:
@@ -45,9 +45,9 @@ def simulate(plan: Plan, call: Callable[[Block, Cell], float], overhead: float) 
                 item = rest.get(key)
                 if item is None:
                     continue
-                path.append((clock, estimator.remaining(rest.values(), clock)))
+                path.append((clock, estimator.remaining(rest.values())))
                 seconds = call(block, cell)
-                estimator.call(block, cell, seconds)
+                estimator.call(block, cell, seconds, overhead)
                 clock += seconds + overhead
                 spent, left = item.spent_s + seconds, item.calls - 1
                 rest[key] = replace(item, calls=left, spent_s=spent)
@@ -80,17 +80,15 @@ def test_estimate_sees_budgets_and_limits() -> None:
     (block, *_) = plan_of(("500x100",), budget=3.0).blocks
     cell = block.cells[0]
     estimator = Estimator()
-    estimator.call(block, cell, 1.0)
+    estimator.call(block, cell, 1.0, 0.0)
     estimator.reference(block, 0.0)
     open_ended = replace(cell, cell_budget_s=None)
-    assert estimator.remaining([Rest(block, open_ended, True, 10, 0.0)], 1.0) == pytest.approx(
+    assert estimator.remaining([Rest(block, open_ended, True, 10, 0.0)]) == pytest.approx(
         10.0, rel=0.2
     )
-    assert estimator.remaining([Rest(block, cell, True, 10, 1.0)], 1.0) == pytest.approx(
-        2.0, rel=0.2
-    )
+    assert estimator.remaining([Rest(block, cell, True, 10, 1.0)]) == pytest.approx(2.0, rel=0.2)
     hopeless = replace(cell, call_limit_s=0.2)
-    assert estimator.remaining([Rest(block, hopeless, True, 10, 0.0)], 1.0) < 0.5
+    assert estimator.remaining([Rest(block, hopeless, True, 10, 0.0)]) < 0.5
 
 
 def test_lines_are_plain_and_few() -> None:

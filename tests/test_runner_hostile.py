@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Ran:
     plan: Plan
     summary: RunSummary
     measurements: list[Measurement]
+    seconds: float
 
     def of(self, method: str, size: str = "10x5", role: str = "measured") -> list[Measurement]:
         found = [
@@ -81,8 +83,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     )
     options = Options(memory_limit=MEMORY, cache=path.parent / "references")
     with open_run(path, plan, registry, options=options) as directory:
+        started = time.perf_counter()
         summary = execute(plan, directory, ((ADAPTERS,), ()), options=options)
-    return Ran(path, plan, summary, load_measurements(path))
+        seconds = time.perf_counter() - started
+    return Ran(path, plan, summary, load_measurements(path), seconds)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -198,6 +202,8 @@ def test_summary_adds_up_and_is_kept(ran: Ran) -> None:
     parts = split.start + split.draw + split.judge + split.write + split.other
     assert split.overhead == pytest.approx(parts)
     assert split.wall == pytest.approx(split.calls + split.builds + split.references + parts)
+    # Nothing is counted twice: the parts are the time that the run took.
+    assert split.wall == pytest.approx(ran.seconds, rel=0.02)
     # Four passes and one build were ended at the limit, the sleeping one at two sizes.
     assert split.calls >= 4 * LIMIT_S
     assert split.builds >= LIMIT_S

@@ -188,7 +188,7 @@ def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> F
     if settings.polish == "active-set":
         iterative = settings.backward == "minres"
         polished = polish_qp(qp, solution, settings.active_tol, clock, iterative=iterative)
-        if not polished.converged and max(settings.eps_abs, settings.eps_rel) != _RETRY:
+        if not polished.converged and not 0.0 < settings.eps_abs <= _RETRY:
             # Too rough a start: the solver goes on to a tolerance at which few rows are in doubt.
             tight = Tolerances(_RETRY, _RETRY, settings.max_iter)
             again = solve_qp(qp, name, tight, clock)

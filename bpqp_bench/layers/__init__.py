@@ -4,7 +4,8 @@
 `BPQP`                  the paper's layer: any solver forward, a QP backward (`bpqp`, `bpqp_core`)
 `ConvexProgram`         BPQP for any smooth convex problem, by torch derivatives (`convex_program`)
 `AltDiff`               alternating differentiation (`altdiff`)
-`exact`                 differentiation of the full KKT system
+`ExactKKT`              differentiation of the full KKT system (`exact`, `exact_layer`)
+`DC3`                   deep learning with hard constraints (`dc3`)
 `solve_qp`, `SOLVERS`   the QP solvers by name (`qp_solvers`)
 ======================  ===========================================================================
 

@@ -36,6 +36,5 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
                 return failed(qp, "failed (quadprog: P is not positive definite)")
             raise
     with clock("extract"):
-        # It gives equality multipliers by magnitude: their signs follow from stationarity.
         nu, lam = multipliers[:neq], multipliers[neq:]
         return answer(qp, "solved", int(iterations[0]), z, nu, lam)

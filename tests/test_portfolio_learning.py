@@ -248,6 +248,7 @@ def test_metrics_by_hand():
             "signal_regret": [np.nan, np.nan],
             "holdings": [1, 3],
             "turnover": [np.nan, 0.5],
+            "violation": [0.0, 0.0],
         }
     )
     found = summarize_series(frame)

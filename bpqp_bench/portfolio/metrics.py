@@ -14,6 +14,8 @@ With r the realized returns of a day, μ̂ the prediction, w the decision and ̄
   returns, in percent; w*(r) is the best decision for the returns that then came. Never negative.
 - signal_regret: the same with the expected returns in place of the realized ones, where they are
   known: regret against the best that anyone could have decided beforehand.
+- holdings: assets with more than 1e-4 of the portfolio; turnover: ½‖w_t − w_{t−1}‖₁ a day;
+  violation: largest violation of 1ᵀw = 1 and w ≥ 0. Means over days.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ __all__ = [
 DAYS_PER_YEAR = 240
 SERIES = (
     *("date", "ic", "rank_ic", "mse", "ret", "market", "excess", "regret", "signal_regret"),
-    *("holdings", "turnover"),
+    *("holdings", "turnover", "violation"),
 )
 
 
@@ -88,4 +90,5 @@ def summarize_series(series: pd.DataFrame) -> dict[str, float]:
         "signal_regret": float(series["signal_regret"].mean()),
         "holdings": float(series["holdings"].mean()),
         "turnover": float(series["turnover"].mean()),
+        "violation": float(series["violation"].mean()),
     }

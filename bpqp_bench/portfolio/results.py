@@ -31,7 +31,7 @@ SCHEMA = 1
 FOLDER = "portfolio"
 SUMMARY_METRICS = (
     *("MSE", "IC", "ICIR", "RankIC", "AnnRet_pct", "Sharpe", "MaxDD_pct", "regret"),
-    *("signal_regret", "holdings", "turnover"),
+    *("signal_regret", "holdings", "turnover", "violation"),
 )
 _DATA_ORDER = ("qlib", "synthetic", "sp500")  # which data speak for the experiment, first one wins
 

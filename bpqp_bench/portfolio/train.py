@@ -317,6 +317,7 @@ def _judge(mu: Array, w: Array, day: PreparedDay) -> dict[str, Any]:
         "regret": day.best - realized.value(w),
         "signal_regret": foreseen,
         "holdings": int((w > 1e-4).sum()),
+        "violation": float(max(-w.min(), abs(w.sum() - 1.0), 0.0)),
     }
 
 

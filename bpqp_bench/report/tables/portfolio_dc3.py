@@ -1,0 +1,59 @@
+"""Table 6: portfolio with DC3, a learned solver, against exact layers."""
+
+from __future__ import annotations
+
+from bpqp_bench.plan import Request
+from bpqp_bench.profiles import Profile
+from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.model import Column, Panel, Table, TableModule
+from bpqp_bench.report.tables._portfolio import Metric, metrics_panel, read_results
+from bpqp_bench.report.tables.portfolio import tidy
+
+__all__ = ["TABLE"]
+
+_ROWS = ("two-stage", "dc3", "bpqp", "bpqp-fast")
+_METRICS = (
+    Metric("MSE", "MSE (%²)", lower=True),
+    Metric("IC", "IC", published=True),
+    Metric("ICIR", "ICIR", published=True),
+    Metric("AnnRet_pct", "Ann.Ret. (%)", published=True),
+    Metric("Sharpe", "Sharpe", published=True),
+    Metric("regret", "Regret (%)", lower=True),
+    Metric("signal_regret", "Regret to signal (%)", lower=True),
+    Metric("violation", "violation"),
+    Metric("train_s", "s/epoch", lower=True),
+    Metric("decide_ms", "decision (ms)"),
+    Metric("build_s", "training before (s)"),
+)
+_CAPTION = (
+    "DC3's network takes the predictions alone: its constraints are the simplex, and the "
+    "covariance, which changes by day, enters the loss that it is trained on beforehand. Its "
+    "weights sum to one; violation is the mean over days of the largest negative weight. The "
+    "paper's figures are of CSI 500."
+)
+
+
+def requests(profile: Profile) -> tuple[Request, ...]:
+    """Ask for nothing: the table lives on the portfolio experiment."""
+    del profile
+    return ()
+
+
+def render(inputs: Inputs) -> Table:
+    """Render the markets on which DC3 was run."""
+    results = read_results(inputs)
+    panels: list[Panel] = []
+    for data in results.markets():
+        there = results.names(data)
+        if "dc3" in there:
+            names = [name for name in _ROWS if name in there]
+            panels.append(metrics_panel(results, data, names, _METRICS, TABLE.key))
+    if not panels:
+        panels = [Panel(f"{TABLE.key}-none", "Not run", (Column("", numeric=False),), ())]
+    frame = tidy(results)
+    if len(frame):
+        frame = frame[frame["name"].isin(_ROWS)]
+    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), frame)
+
+
+TABLE = TableModule("table6", "Table 6: Portfolio with DC3", 45, requests, render)

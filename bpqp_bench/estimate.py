@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,7 +13,8 @@ from bpqp_bench.plan import Block, Cell
 __all__ = ["Estimator", "Rest"]
 
 # Before anything was seen, of a small problem.
-_CALL_S, _BUILD_S, _REFERENCE_S, _ASIDE_S = 5e-3, 0.1, 5e-3, 5e-3
+_CALL_S, _BUILD_S, _REFERENCE_S, _ASIDE_S = 2e-3, 0.1, 5e-3, 3e-3
+_COMPILED_S = 3.0
 _KEPT = 50  # recent values of a cell that its median is taken of
 
 
@@ -31,8 +32,9 @@ class Rest:
 class _Seen:
     """Times by subject (a method, say) and dimension; guesses one that was not seen."""
 
-    def __init__(self, default: float) -> None:
+    def __init__(self, default: float, kin: bool = True) -> None:
         self._default = default
+        self._kin = kin  # whether one subject says anything of another, and size matters
         self._values: dict[Hashable, dict[int, list[float]]] = defaultdict(dict)
         # Guesses of the same moment ask for the same medians again and again.
         self._medians: dict[Hashable, dict[int, float]] = defaultdict(dict)
@@ -52,19 +54,27 @@ class _Seen:
         for times in self._medians.values():
             for size, seconds in times.items():
                 everything[size].append(seconds)
-        if not everything:
-            return self._default * _growth(n)
+        if not everything or not self._kin:
+            return self._default * (_growth(n) if self._kin else 1.0)
         return _carry({size: median(times) for size, times in everything.items()}, n)
 
 
 class Estimator:
-    """Collects times and adds up what remains."""
+    """Collects times and adds up what remains.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    compiled
+        Method classes that compile in `build`, which takes seconds at any size.
+    """
+
+    def __init__(self, compiled: Container[str] = ()) -> None:
+        self._is_compiled = compiled
         self._calls = _Seen(_CALL_S)
-        self._builds = _Seen(_BUILD_S)
+        self._builds = _Seen(_BUILD_S, kin=False)
+        self._compiled = _Seen(_COMPILED_S, kin=False)
         self._references = _Seen(_REFERENCE_S)
-        self._asides = _Seen(_ASIDE_S)
+        self._asides = _Seen(_ASIDE_S, kin=False)
 
     def call(self, block: Block, cell: Cell, seconds: float, aside: float | None = None) -> None:
         """Take note of a call, and of what had to be done around it."""
@@ -76,7 +86,7 @@ class Estimator:
     def build(self, block: Block, cell: Cell, seconds: float) -> None:
         """Take note of a build."""
         for subject in ((cell.method, block.family), cell.method):
-            self._builds.add(subject, block.dimension, seconds)
+            self._builds_of(cell).add(subject, block.dimension, seconds)
 
     def reference(self, block: Block, seconds: float) -> None:
         """Take note of a reference and of drawing its instance."""
@@ -88,19 +98,24 @@ class Estimator:
         instances: dict[str, tuple[Block, int]] = {}
         for item in rest:
             seconds, count = self._cell(item)
-            total += seconds + count * self._asides.guess(("aside",), item.block.dimension)
+            aside = self._asides.guess(("aside",), item.block.dimension)
+            total += seconds + count * max(aside, _ASIDE_S)  # it has a floor: messages, the disk
             known = instances.get(item.block.key, (item.block, 0))[1]
             instances[item.block.key] = (item.block, max(known, count))
         for block, count in instances.values():
             total += count * self._references.guess((block.family,), block.dimension)
         return total
 
+    def _builds_of(self, cell: Cell) -> _Seen:
+        return self._compiled if cell.worker in self._is_compiled else self._builds
+
     def _cell(self, item: Rest) -> tuple[float, int]:
         block, cell = item.block, item.cell
         subjects = ((cell.method, block.family), cell.method)
         seconds = 0.0
         if not item.prepared:
-            seconds += min(self._builds.guess(subjects, block.dimension), cell.build_limit_s)
+            build = self._builds_of(cell).guess(subjects, block.dimension)
+            seconds += min(build, cell.build_limit_s)
         call = self._calls.guess(subjects, block.dimension)
         if call > 2 * cell.call_limit_s:
             return seconds + cell.call_limit_s, 1  # will be ended at its first call

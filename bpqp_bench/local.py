@@ -99,7 +99,10 @@ class LocalRun:
         self._registry = Registry(*folders)
         self._memory = options.memory_limit or memory_default()
         self._watch = Stopwatch()
-        self._estimator = Estimator()
+        self._estimator = Estimator(
+            {name for name, found in self._registry.methods.items()
+             if "jax" in found.plugin.requires}
+        )  # fmt: skip
         self._crew = Crew(
             folders=folders,
             logs=directory.path / "logs",

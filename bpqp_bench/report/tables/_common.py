@@ -13,6 +13,7 @@ from bpqp_bench.statistics import summarize
 
 __all__ = [
     "NOT_SPLIT",
+    "SETTINGS",
     "SCALE",
     "active_text",
     "base_name",
@@ -23,6 +24,14 @@ __all__ = [
     "table_sizes",
     "time_cell",
 ]
+
+# What a reader must know of the settings to compare rows fairly; docs/methods.md has the rest.
+SETTINGS = (
+    "BPQP and Exact share their forward pass: OSQP at 1e−5 absolute and relative, then the exact "
+    "solution on the binding rows; rows named “OSQP default tolerances” have OSQP's own 1e−3 and "
+    "nothing after it. BPQP's “direct” backward passes reuse the factorization that this forward "
+    "pass has made and paid for: compare those rows by their total."
+)
 
 NOT_SPLIT = "cannot be split into phases: the whole call is counted as solve"
 

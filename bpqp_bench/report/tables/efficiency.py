@@ -8,7 +8,7 @@ from bpqp_bench.published import SOURCE, Published, published_time
 from bpqp_bench.report.cells import PROTOCOLS
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
-from bpqp_bench.report.tables._common import published_text, table_sizes
+from bpqp_bench.report.tables._common import SETTINGS, published_text, table_sizes
 from bpqp_bench.report.tables._times import (
     TimesTable,
     statistics_panel,
@@ -30,7 +30,8 @@ _CAPTION = (
     "Milliseconds per instance, mean ± standard deviation over instances. "
     "call: everything that a training step pays; solver: the solve phase alone, which is what the "
     "authors timed for BPQP. The second line is the published figure, from another machine: "
-    f"{SOURCE}. “≥” marks a mean from which calls that hit the time limit are missing."
+    f"{SOURCE}. “≥” marks a mean from which calls that hit the time limit are missing. "
+    f"{SETTINGS}"
 )
 
 

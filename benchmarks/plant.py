@@ -20,6 +20,8 @@ def _planted(original):
 
     import numpy as np
 
+    directions = {{}}
+
     def backward(self, upstream, clock):
         start = time.perf_counter()
         gradients = dict(original(self, upstream, clock))
@@ -31,9 +33,11 @@ _SLOW = """\
 """
 _TURN = """\
         g = np.asarray(gradients["q"])
-        aside = np.random.default_rng(0).standard_normal(g.size)
-        aside -= (aside @ g) / (g @ g) * g
-        gradients["q"] = g + {amount!r} * np.linalg.norm(g) * aside / np.linalg.norm(aside)
+        # Drawn once per size: a wrong gradient must not be found by the time that it takes.
+        if g.size not in directions:
+            drawn = np.random.default_rng(0).standard_normal(g.size)
+            directions[g.size] = drawn / np.linalg.norm(drawn)
+        gradients["q"] = g + {amount!r} * np.linalg.norm(g) * directions[g.size]
 """
 _SCALE = """\
         gradients["q"] = np.asarray(gradients["q"]) * (1.0 + {amount!r})
@@ -63,7 +67,7 @@ def plant(
     if f"class {cls}(" not in text:
         raise SystemExit(f"{path} has no class {cls}; name another one with --adapter and --class")
     chosen = default if amount is None else amount
-    path.write_text(text + _HEAD + body.format(amount=chosen) + _TAIL.format(cls=cls))
+    path.write_text(text + _HEAD.format() + body.format(amount=chosen) + _TAIL.format(cls=cls))
     return path
 
 

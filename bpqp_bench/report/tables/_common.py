@@ -13,8 +13,8 @@ from bpqp_bench.statistics import summarize
 
 __all__ = [
     "NOT_SPLIT",
-    "SETTINGS",
     "SCALE",
+    "SETTINGS",
     "active_text",
     "base_name",
     "method_cell",

@@ -106,7 +106,10 @@ def portfolio(
 
 def render_portfolio(run: Path, registry: Registry) -> list[Path]:
     """Write the portfolio's tables and figures of a run to its folder ``report``."""
+    import matplotlib
+
     from bpqp_bench.report.cells import Cells
+    from bpqp_bench.report.figures._style import RC
     from bpqp_bench.report.figures.portfolio import FIGURE
     from bpqp_bench.report.inputs import Inputs, Names
     from bpqp_bench.report.render import save_drawings, write_table
@@ -120,7 +123,9 @@ def render_portfolio(run: Path, registry: Registry) -> list[Path]:
     written: list[Path] = []
     for table in (TABLE, DC3_TABLE):
         written += write_table(table.render(inputs), out)
-    return written + save_drawings(FIGURE.draw(inputs), out)
+    with matplotlib.rc_context(RC):
+        drawings = FIGURE.draw(inputs)
+    return written + save_drawings(drawings, out)
 
 
 @contextmanager

@@ -40,14 +40,31 @@ def _methods(results: Results, data: str) -> list[tuple[MethodName, list[RunResu
     return found
 
 
+def _distinct(
+    methods: list[tuple[MethodName, list[RunResult]]],
+) -> list[tuple[MethodName, list[RunResult]]]:
+    """Leave out methods that learned the same as an earlier one: exact layers do."""
+    kept: list[tuple[MethodName, list[RunResult]]] = []
+    curves: list[list[float]] = []
+    for name, runs in methods:
+        curve = [epoch["valid_regret"] for run in runs for epoch in run.epochs]
+        same = (len(c) == len(curve) and np.allclose(c, curve, rtol=1e-3) for c in curves)
+        if not any(same):
+            kept.append((name, runs))
+            curves.append(curve)
+    return kept
+
+
 def _learning(results: Results, markets: list[str]) -> Drawing:
     figure, axes = new_figure(len(markets), len(_CURVES))
     for row, data in enumerate(markets):
         methods = _methods(results, data)
         look = styles([name for name, _ in methods])
+        # DC3's regret would flatten all others; it has table 6.
+        shown = [pair for pair in _distinct(methods) if pair[0].name != "dc3"]
         for column, (field, label) in enumerate(_CURVES):
             axis = axes[row, column]
-            for name, runs in methods:
+            for name, runs in shown:
                 style = look[name.key]
                 table = pd.DataFrame(
                     {run.seed: {e["epoch"]: e[field] for e in run.epochs} for run in runs}
@@ -69,8 +86,10 @@ def _learning(results: Results, markets: list[str]) -> Drawing:
                     axis.fill_between(
                         mean.index, mean - spread, mean + spread, color=style.colour, alpha=0.12
                     )
-            axis.set_title(f"{MARKETS.get(data, data)}: {label}")
+            axis.set_ylabel(label)
             axis.set_xlabel("epoch")
+            if column == len(_CURVES) // 2:
+                axis.set_title(MARKETS.get(data, data))
             axis.xaxis.get_major_locator().set_params(integer=True)
     legend_below(figure, axes)
     return Drawing(
@@ -78,7 +97,8 @@ def _learning(results: Results, markets: list[str]) -> Drawing:
         "Portfolio: learning curves",
         "Prediction error, regret of the decision and information coefficient on the validation "
         "days after each epoch; mean over seeds and one standard deviation, as far as all seeds "
-        "were trained. Exact layers lie on one another.",
+        "were trained. Methods that learned the same as one before them are left out, as exact "
+        "layers do, and DC3, which has a table of its own.",
         figure,
     )
 
@@ -89,7 +109,7 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         axis: Any = axes[row, 0]
         methods = _methods(results, data)
         look = styles([name for name, _ in methods])
-        for name, _ in methods:
+        for name, _ in _distinct(methods):
             own = series[(series["data"] == data) & (series["name"] == name.name)]
             if own.empty:
                 continue
@@ -121,7 +141,8 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         "portfolio-return",
         "Portfolio: cumulative excess return",
         "Return of the portfolio in excess of the equal-weight mean, summed over the test days, "
-        "without costs; mean over seeds and one standard deviation.",
+        "without costs; mean over seeds and one standard deviation. Methods that learned the same "
+        "as one before them are left out.",
         figure,
     )
 

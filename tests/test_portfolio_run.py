@@ -1,0 +1,248 @@
+"""The experiment as a whole: files, going on after an interruption, failures, command, tables."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from bpqp_bench.commands.portfolio import portfolio, render_portfolio
+from bpqp_bench.errors import ResultsError, SpecError
+from bpqp_bench.portfolio import experiment
+from bpqp_bench.portfolio.data import DataError
+from bpqp_bench.portfolio.experiment import (
+    METHODS,
+    PortfolioConfig,
+    portfolio_configs,
+    run_portfolio,
+)
+from bpqp_bench.portfolio.metrics import SERIES, summarize_series
+from bpqp_bench.portfolio.results import (
+    SUMMARY_METRICS,
+    PortfolioFolder,
+    load_json,
+    load_results,
+    load_series,
+    summary_frame,
+)
+from bpqp_bench.portfolio.train import LearningSettings
+from bpqp_bench.profiles import PROFILES
+from bpqp_bench.registry import Registry
+
+CONFIG = PortfolioConfig(
+    methods=("two-stage", "bpqp-fast", "dc3"),
+    assets=6,
+    seeds=2,
+    learning=LearningSettings(hidden=8, epochs=2),
+    train_days=6,
+    valid_days=3,
+    test_days=4,
+    dc3_samples=10,
+    dc3_epochs=1,
+    gradient_days=1,
+    speed_assets=(5,),
+    speed_days=2,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return out, run_portfolio(CONFIG, out)
+
+
+def lines(results):
+    return [result.to_json() for result in results]  # NaN equals NaN there
+
+
+def test_every_method_and_seed_has_a_result_with_its_series(run):
+    out, results = run
+    folder = PortfolioFolder.of(out)
+    assert [(r.name, r.seed, r.status) for r in results] == [
+        (name, seed, "ok") for seed in (0, 1) for name in CONFIG.methods
+    ]
+    for result in results:
+        assert set(SUMMARY_METRICS) == set(result.metrics)
+        assert [e["epoch"] for e in result.epochs] == [1, 2]
+        parts = [result.timing[f"{p}_s"] for p in ("predictor", "forward", "backward", "other")]
+        assert sum(parts) == pytest.approx(result.timing["epoch_s"])
+        assert (result.timing["forward_s"] > 0) == (result.name != "two-stage")
+        series = pd.read_parquet(folder.series(result.id))
+        assert set(series.columns) == set(SERIES)
+        assert len(series) == CONFIG.test_days
+        again = summarize_series(series)
+        assert again["regret"] == result.metrics["regret"]
+        assert result.market["test"][2] == CONFIG.test_days
+    own = {r.name: r for r in results if r.seed == 0}
+    assert own["bpqp-fast"].method.startswith("bpqp[")
+    assert own["dc3"].timing["build_s"] > 0
+    assert own["dc3"].statuses == {"approximate": 2 * 6 + 2 * 3 + 4}
+    assert own["bpqp-fast"].statuses == {"solved": 2 * 6 + 4}
+    assert not list(folder.path.glob("checkpoints/*"))
+
+
+def test_summary_is_the_mean_over_seeds(run):
+    out, results = run
+    frame = pd.read_csv(PortfolioFolder.of(out).summary)
+    row = frame[(frame["method"] == "bpqp-fast") & (frame["metric"] == "regret")].iloc[0]
+    values = [r.metrics["regret"] for r in results if r.name == "bpqp-fast"]
+    assert row["mean"] == pytest.approx(np.mean(values))
+    assert row["std"] == pytest.approx(np.std(values, ddof=1))
+    assert row["n"] == 2
+    times = frame[(frame["method"] == "bpqp-fast") & (frame["metric"] == "train_s")]
+    assert times["mean"].iloc[0] > 0
+
+
+def test_differences_gradients_and_step_times_are_kept(run):
+    out, _ = run
+    folder = PortfolioFolder.of(out)
+    rows = load_json(folder.significance)
+    assert {(row["name"], row["metric"]) for row in rows} >= {
+        ("bpqp-fast", "regret"),
+        ("bpqp-fast", "Sharpe"),
+        ("dc3", "signal_regret"),
+    }
+    assert all(row["baseline"] == "two-stage" and row["seeds"] == 2 for row in rows)
+    gradients = {row["method"]: row for row in load_json(folder.gradients)}
+    fast = Registry().method("bpqp-fast").key
+    assert gradients[fast]["regret_one_minus_cos"] <= 1e-6
+    assert math.isfinite(gradients["dc3"]["one_minus_cos"])
+    speed = load_json(folder.speed)
+    assert [(row["name"], row["assets"]) for row in speed] == [("bpqp-fast", 5)]
+
+
+def test_what_is_there_is_not_run_again(run, monkeypatch):
+    out, results = run
+
+    def never(*args, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(experiment, "train", never)
+    assert lines(run_portfolio(CONFIG, out)) == lines(results)
+
+
+def test_an_interrupted_run_goes_on_with_the_next_epoch(run, tmp_path):
+    _, whole = run
+    config = replace(CONFIG, methods=("two-stage",), speed_assets=(), gradient_days=0)
+
+    class StopHereError(Exception):
+        pass
+
+    def interrupt(what, done, total):
+        if what.endswith("seed 1, epoch 1"):
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        run_portfolio(config, tmp_path, interrupt)
+    folder = PortfolioFolder.of(tmp_path)
+    assert [r.seed for r in load_results(folder)] == [0]
+    assert len(list(folder.path.glob("checkpoints/*"))) == 1
+    seen = []
+    results = run_portfolio(config, tmp_path, lambda what, done, total: seen.append(what))
+    assert not any("seed 0" in what for what in seen)
+    for mine, theirs in zip(results, [r for r in whole if r.name == "two-stage"], strict=True):
+        assert mine.id == theirs.id
+        assert mine.metrics == pytest.approx(theirs.metrics, nan_ok=True)
+
+
+def test_other_settings_do_not_mix_into_a_folder(run):
+    out, _ = run
+    with pytest.raises(ResultsError, match="under another configuration; choose another --out"):
+        run_portfolio(replace(CONFIG, learning=replace(CONFIG.learning, beta=0.5)), out)
+
+
+def test_results_survive_a_cut_last_line_but_no_other(run, tmp_path):
+    out, results = run
+    folder = PortfolioFolder(tmp_path)
+    content = PortfolioFolder.of(out).results.read_text(encoding="utf-8")
+    folder.results.write_text(content + '{"schema": 1, "id"', encoding="utf-8")
+    assert lines(load_results(folder)) == lines(results)
+    folder.results.write_text('{"schema": 1}\n' + content, encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"results\.jsonl, line 1"):
+        load_results(folder)
+
+
+def test_a_method_that_cannot_is_a_result_with_its_cause(tmp_path):
+    config = replace(
+        CONFIG, methods=("two-stage", "jaxopt"), seeds=1, speed_assets=(), gradient_days=0
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        jax = pytest.importorskip("jax")
+        patch.setattr(jax.config, "update", jax.config.update)
+        before = jax.config.jax_enable_x64
+        jax.config.update("jax_enable_x64", False)
+        try:
+            two, failed = run_portfolio(config, tmp_path)
+        finally:
+            jax.config.update("jax_enable_x64", before)
+    assert (two.status, failed.status) == ("ok", "failed")
+    assert "JAX_ENABLE_X64=1" in failed.cause
+    assert set(summary_frame([two, failed])["method"]) == {"two-stage"}
+
+
+def test_a_budget_makes_a_timeout(tmp_path):
+    config = replace(
+        CONFIG, methods=("two-stage",), seeds=1, speed_assets=(), gradient_days=0, budget_s=1e-6
+    )
+    (result,) = run_portfolio(config, tmp_path)
+    assert result.status == "timeout"
+    assert result.cause == "training ended after 1 of 2 epochs by the budget of 1e-06 s"
+
+
+def test_unknown_names_fail_before_anything_is_computed(tmp_path):
+    with pytest.raises(SpecError, match="unknown method 'nothing'"):
+        run_portfolio(replace(CONFIG, methods=("two-stage", "nothing")), tmp_path)
+    with pytest.raises(SpecError, match="data"):
+        replace(CONFIG, data="moon")
+    with pytest.raises(SpecError, match="once"):
+        replace(CONFIG, methods=("two-stage", "two-stage"))
+    with pytest.raises(DataError, match="not between 2 and 500"):
+        run_portfolio(replace(CONFIG, assets=501), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_profiles_ask_for_both_markets(profile):
+    synthetic, sp500 = portfolio_configs(profile)
+    assert (synthetic.data, sp500.data) == ("synthetic", "sp500")
+    assert synthetic.assets == profile.portfolio_assets
+    assert set(synthetic.methods) == set(METHODS)
+    if profile.name != "smoke":
+        assert synthetic.speed_assets == (100, 500)
+        assert synthetic.assets >= 100
+        assert synthetic.seeds >= 3
+
+
+def test_tables_and_figures_are_rendered(run):
+    out, _ = run
+    written = {path.name: path for path in render_portfolio(out, Registry())}
+    four = written["table4.md"].read_text(encoding="utf-8")
+    for text in ("Two-Stage", "BPQP (ProxQP, direct)", "Synthetic factor market", "Regret (%)"):
+        assert text in four
+    assert "paper 0.650" in four
+    assert "DC3" in written["table6.md"].read_text(encoding="utf-8")
+    tidy = pd.read_csv(written["table4.csv"])
+    assert len(tidy) == 6
+    assert {"portfolio-learning.svg", "portfolio-return.png"} <= set(written)
+
+
+def test_series_are_read_with_their_names(run):
+    out, results = run
+    frame = load_series(PortfolioFolder.of(out), results)
+    assert len(frame) == len(results) * CONFIG.test_days
+    assert set(frame["name"]) == set(CONFIG.methods)
+
+
+def test_command(tmp_path):
+    arguments = (
+        "--assets 5 --seeds 1 --epochs 1 --train-days 4 --valid-days 2 --test-days 3 --hidden 8 "
+        "--method two-stage --method bpqp-fast --gradient-days 1 --speed-days 2 --out"
+    )
+    done = CliRunner().invoke(portfolio, [*arguments.split(), str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "Table 4: Portfolio" in done.output
+    line = PortfolioFolder.of(tmp_path).results.read_text(encoding="utf-8").splitlines()[0]
+    assert json.loads(line)["config"]["learning"]["hidden"] == 8

@@ -38,8 +38,8 @@ _CAPTION = (
     "1 − cos: one minus the cosine similarity of ∂L/∂q to the reference gradient, so that 1e−12 is "
     "told from 1e−6. Instances whose gradient is zero, does not exist, or whose strict-"
     "complementarity margin is too small to say (degenerate) are left out here, and counted and "
-    "reported apart in the panel of all statistics. The published figures are L2 errors, mean ± std, over sizes "
-    "that the paper does not state. "
+    "reported apart in the panel of all statistics. The published figures are L2 errors, "
+    "mean ± std, over sizes that the paper does not state. "
     f"{SETTINGS}"
 )
 _FORWARD = {

@@ -7,6 +7,7 @@ from bpqp_bench.profiles import PROFILES, Profile
 from bpqp_bench.report.cells import PROTOCOLS, sort_sizes
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
+from bpqp_bench.report.tables._common import SETTINGS
 from bpqp_bench.report.tables._times import (
     TimesTable,
     peak_memory,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from report_samples import measurement
 
+from bpqp_bench.clock import PassTime
 from bpqp_bench.errors import ResultsError
+from bpqp_bench.measurement import Accuracy, Measurement, Reference, content_key
 from bpqp_bench.results import (
     MEASUREMENTS,
     RunDirectory,
@@ -18,6 +21,36 @@ from bpqp_bench.results import (
     merge_measurements,
     to_frame,
 )
+
+PASS = PassTime(call=1e-3, prepare=1e-4, setup=2e-4, solve=5e-4, extract=1e-4, other=1e-4)
+
+
+def measurement(seed: int = 0, **changes: Any) -> Measurement:
+    made = Measurement(
+        key=content_key(
+            method="bpqp", family="qp", size="10x5", instance=f"hash {seed}", role="measured"
+        ),
+        method="bpqp",
+        label="BPQP",
+        family="qp",
+        problem_class="qp",
+        size="10x5",
+        n=10,
+        m=5,
+        seed=seed,
+        instance=f"hash {seed}",
+        role="measured",
+        status="ok",
+        forward=PASS,
+        backward=PASS,
+        info={"odd": [1, None, "ε"]},
+        accuracy={"q": Accuracy(one_minus_cos=1e-15, rel_l2=1e-8, l2=1e-7, norm=3.0)},
+        reference=Reference(
+            degenerate=False, why="", n_active=2, margin=0.1, condition=10.0, residual=1e-30
+        ),
+    )
+    return replace(made, **changes)
+
 
 CONFIG = {"code": "abc", "plan": {"blocks": [1, 2]}, "profile": None}
 ENVIRONMENT = {"cpu": "X", "cores": 2, "versions": {"numpy": "2.4.6"}, "time": "now"}

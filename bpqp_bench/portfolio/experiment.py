@@ -167,7 +167,7 @@ def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
             replace(common, data="sp500", train_days=0, valid_days=0, test_days=0),
         )
     return (
-        replace(common, speed_assets=(100, 500), speed_days=10, budget_s=180.0),
+        replace(common, train_days=300, speed_assets=(100, 500), speed_days=10, budget_s=100.0),
         replace(
             common,
             data="sp500",

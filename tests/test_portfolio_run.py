@@ -154,6 +154,30 @@ def test_other_settings_do_not_mix_into_a_folder(run):
         run_portfolio(replace(CONFIG, learning=replace(CONFIG.learning, beta=0.5)), out)
 
 
+def test_results_of_another_machine_do_not_join(run, tmp_path):
+    out, _ = run
+    folder = PortfolioFolder.of(tmp_path)
+    (environment,) = load_json(PortfolioFolder.of(out).environment)
+    assert environment["threads"] == 1
+    folder.path.mkdir()
+    folder.environment.write_text(json.dumps([environment | {"cpu": "another"}]))
+    with pytest.raises(ResultsError, match="begun on another machine"):
+        run_portfolio(CONFIG, tmp_path)
+
+
+def test_reproduce_says_what_it_could_not_run(tmp_path, monkeypatch):
+    small = replace(CONFIG, methods=("two-stage",), seeds=1, speed_assets=(), gradient_days=0)
+
+    def configs(profile):
+        return small, replace(small, data="qlib", qlib_dir=str(tmp_path / "nowhere"))
+
+    monkeypatch.setattr(experiment, "portfolio_configs", configs)
+    (problem,) = experiment.reproduce_portfolio(PROFILES[0], tmp_path)
+    assert problem.startswith("portfolio, qlib: ")
+    assert "is no Qlib data directory" in problem
+    assert len(load_results(PortfolioFolder.of(tmp_path))) == 1
+
+
 def test_results_survive_a_cut_last_line_but_no_other(run, tmp_path):
     out, results = run
     folder = PortfolioFolder(tmp_path)

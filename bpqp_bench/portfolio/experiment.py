@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,7 @@ from bpqp_bench.contract import MethodError
 from bpqp_bench.errors import BenchError, ResultsError, SpecError
 from bpqp_bench.instance import Array
 from bpqp_bench.layers.dc3 import Settings as DC3Settings
+from bpqp_bench.plan import Plan
 from bpqp_bench.portfolio.data import DataError, Market
 from bpqp_bench.portfolio.dc3 import DC3Choice, train_dc3
 from bpqp_bench.portfolio.gradients import gradient_table
@@ -57,10 +59,12 @@ __all__ = [
     "PortfolioConfig",
     "Progress",
     "portfolio_configs",
+    "reproduce_portfolio",
     "run_portfolio",
 ]
 
 TWO_STAGE = "two-stage"
+_OWN = (TWO_STAGE, "dc3")  # not taken from the registry
 METHODS = (TWO_STAGE, "bpqp", "bpqp-fast", "qpth", "altdiff", "dc3")
 Data = Literal["synthetic", "sp500", "qlib"]
 Progress = Callable[[str, int, int], None]  # what is going on, epochs done, epochs in all
@@ -158,7 +162,7 @@ def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
         small = replace(common, train_days=30, valid_days=10, test_days=30, gradient_days=1)
         return (
             replace(small, speed_assets=(20,), speed_days=3),
-            replace(small, data="sp500", methods=METHODS[:3], gradient_days=0),
+            replace(small, data="sp500", methods=METHODS[:2], gradient_days=0),
         )
     if profile.name == "paper":
         full = replace(common, train_days=1760, valid_days=500, test_days=880)
@@ -171,7 +175,7 @@ def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
         replace(
             common,
             data="sp500",
-            methods=(TWO_STAGE, "bpqp", "bpqp-fast", "dc3"),
+            methods=(TWO_STAGE, "bpqp", "dc3"),
             train_days=750,
             valid_days=250,
             test_days=0,
@@ -221,6 +225,35 @@ def run_portfolio(
         return run.execute()
 
 
+def reproduce_portfolio(
+    profile: Profile,
+    out: Path,
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+) -> list[str]:
+    """Run everything that a profile asks for; what `reproduce` calls.
+
+    Returns
+    -------
+    list of str
+        One sentence for each market that could not be run because its data are not here, and for
+        each training that failed.
+    """
+    problems: list[str] = []
+    for config in portfolio_configs(profile):
+        try:
+            results = run_portfolio(config, out, progress, registry)
+        except DataError as error:
+            problems.append(f"portfolio, {config.data}: {error}")
+            continue
+        problems += [
+            f"portfolio, {r.data}, {r.label}, seed {r.seed}: {r.cause}"
+            for r in results
+            if r.status == "failed"
+        ]
+    return problems
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     config: PortfolioConfig
@@ -254,6 +287,25 @@ class _Run:
         self.judge()
         return [known[identities[pair]] for pair in wanted]
 
+    def record_machine(self) -> None:
+        """Say what the times were measured on; times of another machine do not join them."""
+        from bpqp_bench.compare import different_machines  # noqa: PLC0415 - scipy, pandas
+        from bpqp_bench.environment import describe_environment  # noqa: PLC0415
+
+        own = describe_environment(Plan(()), self.registry) | {"threads": self.config.threads}
+        methods = [self.registry.method(n) for n in self.config.methods if n not in _OWN]
+        for name in ("torch", "skfolio", "pyqlib", *(r for m in methods for r in m.cls.requires)):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                own["versions"][name] = importlib.metadata.version(name)
+        stored = load_json(self.folder.environment)
+        if not stored:
+            write_json_file(self.folder.environment, [own])
+        elif differences := different_machines(stored[0], own):
+            raise ResultsError(
+                f"{self.folder.path} was begun on another machine ({'; '.join(differences)}); "
+                "choose another --out"
+            )
+
     def refuse_other(
         self, known: dict[str, RunResult], identities: dict[tuple[str, int], str]
     ) -> None:
@@ -270,7 +322,7 @@ class _Run:
                 )
 
     def key(self, name: str) -> str:
-        if name in (TWO_STAGE, "dc3"):
+        if name in _OWN:
             return name
         return self.registry.method(name).key
 
@@ -326,6 +378,7 @@ class _Run:
         )
         train_days, valid_days, test_days = self.days
         base = replace(base, market=self.market.describe())
+        self.record_machine()
         what = f"{config.data}: {base.label}, seed {seed}"
 
         def tell(record: EpochRecord) -> None:
@@ -410,7 +463,7 @@ class _Run:
         config, path = self.config, self.folder.speed
         rows = load_json(path)
         # DC3's network is of one market and size; its time is in the results.
-        names = [n for n in config.methods if n not in (TWO_STAGE, "dc3")]
+        names = [n for n in config.methods if n not in _OWN]
         for assets in config.speed_assets:
             if any(row["assets"] == assets for row in rows) or not names:
                 continue

@@ -124,6 +124,11 @@ class PortfolioFolder:
         """speed.json: time of a training step by method and number of assets."""
         return self.path / "speed.json"
 
+    @property
+    def environment(self) -> Path:
+        """environment.json: the machine that it was measured on, one object in a list."""
+        return self.path / "environment.json"
+
     def series(self, identity: str) -> Path:
         """Daily series of one result, Parquet."""
         return self.path / "series" / f"{identity}.parquet"

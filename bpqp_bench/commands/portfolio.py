@@ -55,6 +55,9 @@ __all__ = ["portfolio", "show_progress"]
 @click.option("--gradient-days", type=int, help="Days on which gradients are checked.")
 @click.option("--speed-assets", type=int, multiple=True, help="Time training steps at this size.")
 @click.option("--speed-days", type=int, help="Days on which they are timed.")
+@click.option(
+    "--speed-method", "speed_methods", multiple=True, help="Methods to time (default: all run)."
+)
 @click.option("--budget", "budget_s", type=float, help="Seconds for one training.")
 @click.option("--threads", type=int, help="Threads of BLAS and torch.")
 @click.option("--data-seed", type=int, help="Seed of the synthetic market.")

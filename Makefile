@@ -36,22 +36,26 @@ ASV_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 JAX_ENABLE
 RANGE ?= HEAD^!
 BASE ?= HEAD~1
 HEAD ?= HEAD
+# A regular expression narrows the benchmarks: BENCH="Backward.*'bpqp-direct'"
+BENCH ?= .
 
 asv: .venv/.ready
 	$(BIN)/asv machine --yes
-	$(ASV_ENV) $(BIN)/asv run --quick --show-stderr --environment existing:$(CURDIR)/$(BIN)/python \
+	$(ASV_ENV) $(BIN)/asv run --quick --show-stderr --bench "$(BENCH)" --environment existing:$(CURDIR)/$(BIN)/python \
 		--set-commit-hash $$(git rev-parse HEAD)
 
 asv-history: .venv/.ready
 	$(BIN)/asv machine --yes
-	$(BIN)/asv run --quick --show-stderr --skip-existing-successful $(RANGE)
+	$(BIN)/asv run --show-stderr --skip-existing-successful --bench "$(BENCH)" $(RANGE)
 
 asv-compare: .venv/.ready
 	$(BIN)/asv machine --yes
-	$(BIN)/asv continuous --split $(BASE) $(HEAD)
+	$(BIN)/asv continuous --split --bench "$(BENCH)" $(BASE) $(HEAD)
 
 asv-publish: .venv/.ready
 	$(BIN)/asv publish
+	# asv's page loads its libraries from the internet; OFFLINE=1 puts them into the site.
+	$(if $(OFFLINE),$(BIN)/python benchmarks/offline_site.py .asv/html)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .asv

@@ -18,6 +18,7 @@ from bpqp_bench.measurement import Accuracy, Measurement, Reference
 from bpqp_bench.profiles import PROFILES, profile
 from bpqp_bench.registry import Registry
 from bpqp_bench.report.cells import Cells
+from bpqp_bench.report.figures import profiles
 from bpqp_bench.report.model import Cell, Panel, Table
 from bpqp_bench.report.tables import TABLES, accuracy, dc3, large_scale, scaling, solvers
 from bpqp_bench.results import to_frame
@@ -209,3 +210,16 @@ def test_command_report_on_what_is_no_run(tmp_path: Path) -> None:
     refused = CliRunner().invoke(report, [str(tmp_path / "nowhere")])
     assert isinstance(refused.exception, ResultsError)
     assert "not a run directory" in str(refused.exception)
+
+
+def test_a_variant_that_poses_another_problem_does_not_empty_the_profile():
+    own = [samples.measurement("bpqp", "lp", seed=seed) for seed in range(3)]
+    nothing = Reference(True, "not unique", 3, 0.0, float("inf"), 0.0)
+    other = [
+        samples.measurement("cvxpy", "lp", seed=seed, posed="another", reference=nothing)
+        for seed in range(3)
+    ]
+    for accurate in (False, True):
+        times = profiles._times(samples.inputs([*own, *other]), "lp", accurate)
+        assert list(times.columns) == ["bpqp"]
+        assert times["bpqp"].notna().sum() == 3

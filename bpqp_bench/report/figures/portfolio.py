@@ -40,19 +40,12 @@ def _methods(results: Results, data: str) -> list[tuple[MethodName, list[RunResu
     return found
 
 
-def _distinct(
-    methods: list[tuple[MethodName, list[RunResult]]],
+def _shown(
+    methods: list[tuple[MethodName, list[RunResult]]], names: tuple[str, ...]
 ) -> list[tuple[MethodName, list[RunResult]]]:
-    """Leave out methods that learned the same as an earlier one: exact layers do."""
-    kept: list[tuple[MethodName, list[RunResult]]] = []
-    curves: list[list[float]] = []
-    for name, runs in methods:
-        curve = [epoch["valid_regret"] for run in runs for epoch in run.epochs]
-        same = (len(c) == len(curve) and np.allclose(c, curve, rtol=1e-3) for c in curves)
-        if not any(same):
-            kept.append((name, runs))
-            curves.append(curve)
-    return kept
+    """Keep two-stage, one exact layer for all, and what else is named; all if there is no such."""
+    kept = [pair for pair in methods if pair[0].name in names]
+    return kept if any(pair[0].name == "bpqp" for pair in kept) else methods
 
 
 def _learning(results: Results, markets: list[str]) -> Drawing:
@@ -60,8 +53,8 @@ def _learning(results: Results, markets: list[str]) -> Drawing:
     for row, data in enumerate(markets):
         methods = _methods(results, data)
         look = styles([name for name, _ in methods])
-        # DC3's regret would flatten all others; it has table 6.
-        shown = [pair for pair in _distinct(methods) if pair[0].name != "dc3"]
+        # DC3's regret would flatten the others.
+        shown = _shown(methods, ("two-stage", "bpqp"))
         for column, (field, label) in enumerate(_CURVES):
             axis = axes[row, column]
             for name, runs in shown:
@@ -97,8 +90,7 @@ def _learning(results: Results, markets: list[str]) -> Drawing:
         "Portfolio: learning curves",
         "Prediction error, regret of the decision and information coefficient on the validation "
         "days after each epoch; mean over seeds and one standard deviation, as far as all seeds "
-        "were trained. Methods that learned the same as one before them are left out, as exact "
-        "layers do, and DC3, which has a table of its own.",
+        "were trained. BPQP stands for all exact layers.",
         figure,
     )
 
@@ -109,7 +101,7 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         axis: Any = axes[row, 0]
         methods = _methods(results, data)
         look = styles([name for name, _ in methods])
-        for name, _ in _distinct(methods):
+        for name, _ in _shown(methods, ("two-stage", "bpqp", "dc3")):
             own = series[(series["data"] == data) & (series["name"] == name.name)]
             if own.empty:
                 continue
@@ -141,8 +133,8 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         "portfolio-return",
         "Portfolio: cumulative excess return",
         "Return of the portfolio in excess of the equal-weight mean, summed over the test days, "
-        "without costs; mean over seeds and one standard deviation. Methods that learned the same "
-        "as one before them are left out.",
+        "without costs; mean over seeds and one standard deviation. BPQP stands for all exact "
+        "layers.",
         figure,
     )
 

@@ -44,7 +44,8 @@ _CAPTION = (
     "signal: to the best decision knowing the expected returns, which only the synthetic market "
     "reveals. The paper's figures are of CSI 500 and stand beside this machine's for reference, "
     "whatever the market; its MSE is in units that it does not say. Methods that solve the "
-    "problem exactly learn the same, so their rows differ by time."
+    "problem exactly follow the same training up to rounding, which training amplifies: the spread "
+    "of their rows is chance, and what tells them apart is time."
 )
 
 
@@ -101,7 +102,7 @@ _WHAT = {
 
 
 def _significance(rows: list[dict[str, Any]]) -> list[Panel]:
-    # Exact layers learn the same; one of them speaks for all.
+    # Exact layers learn the same up to chance; one of them speaks for all.
     kept = [row for row in rows if row["name"] == "bpqp"]
     kept = kept or [row for row in rows if row["name"] not in _LEFT_OUT]
     if not kept:

@@ -28,8 +28,9 @@ _METRICS = (
 _CAPTION = (
     "DC3's network takes the predictions alone: its constraints are the simplex, and the "
     "covariance, which changes by day, enters the loss that it is trained on beforehand. Its "
-    "weights sum to one; violation is the mean over days of the largest negative weight. The "
-    "paper's figures are of CSI 500."
+    "answers sum to one but need not be positive; violation is the mean over days of the largest "
+    "negative weight, and all other figures are of the nearest portfolio. The paper's are of "
+    "CSI 500."
 )
 
 

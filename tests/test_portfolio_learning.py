@@ -23,7 +23,12 @@ from bpqp_bench.portfolio.metrics import (
     summarize_series,
 )
 from bpqp_bench.portfolio.model import initial_predictor
-from bpqp_bench.portfolio.problem import MeanVariance, exact_decision, portfolio_instance
+from bpqp_bench.portfolio.problem import (
+    MeanVariance,
+    exact_decision,
+    portfolio_instance,
+    simplex_projection,
+)
 from bpqp_bench.portfolio.significance import compare_series, drawn_days
 from bpqp_bench.portfolio.speed import measure_steps
 from bpqp_bench.portfolio.synthetic import SyntheticSettings, synthetic_market
@@ -85,6 +90,26 @@ def test_decision_in_closed_form():
     variances = np.array([1.0, 2.0, 4.0])
     w = exact_decision(MeanVariance(np.zeros(3), np.diag(variances), 1.0))
     np.testing.assert_allclose(w, (1 / variances) / (1 / variances).sum(), atol=1e-10)
+
+
+def test_projection_on_the_simplex():
+    rng = np.random.default_rng(0)
+    for w in (rng.standard_normal(6), np.array([0.2, 0.3, 0.5]), np.array([-1.0, 3.0])):
+        # The projection is the decision for μ = w, Σ = I, γ = 1.
+        expected = exact_decision(MeanVariance(w, np.eye(len(w)), 1.0))
+        np.testing.assert_allclose(simplex_projection(w), expected, atol=1e-9)
+
+
+def test_an_answer_that_is_no_portfolio_is_valued_as_the_nearest(days):
+    predictor = initial_predictor(MARKET.features, 12, 2, 0)
+
+    def short(mu, day):
+        return np.array([2.0, -1.0, *np.zeros(len(mu) - 2)])
+
+    series = evaluate(predictor, days[2], short)
+    assert (series["violation"] == 1.0).all()
+    assert series["ret"].iloc[0] == days[2][0].day.returns[0]
+    assert (series["regret"] >= 0).all()
 
 
 def test_problems_without_a_unique_portfolio_are_refused():

@@ -15,7 +15,8 @@ With r the realized returns of a day, μ̂ the prediction, w the decision and ̄
 - signal_regret: the same with the expected returns in place of the realized ones, where they are
   known: regret against the best that anyone could have decided beforehand.
 - holdings: assets with more than 1e-4 of the portfolio; turnover: ½‖w_t − w_{t−1}‖₁ a day;
-  violation: largest violation of 1ᵀw = 1 and w ≥ 0. Means over days.
+  violation: largest violation of 1ᵀw = 1 and w ≥ 0 by the method's answer; where it exceeds 1e-4
+  all else is of the nearest portfolio. Means over days.
 """
 
 from __future__ import annotations

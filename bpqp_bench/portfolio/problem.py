@@ -15,7 +15,13 @@ from bpqp_bench.contract import MethodError
 from bpqp_bench.instance import Array, Instance, Size
 from bpqp_bench.portfolio.covariance import CovarianceError
 
-__all__ = ["PERCENT", "MeanVariance", "exact_decision", "portfolio_instance"]
+__all__ = [
+    "PERCENT",
+    "MeanVariance",
+    "exact_decision",
+    "portfolio_instance",
+    "simplex_projection",
+]
 
 PERCENT = 100.0
 
@@ -97,3 +103,16 @@ def exact_decision(problem: MeanVariance) -> Array:
             f"the day's problem was not solved: status {found.status}, KKT residual {worst:.1e}"
         )
     return np.asarray(found.z)
+
+
+def simplex_projection(w: Array) -> Array:
+    """Nearest portfolio in the Euclidean norm: 1ᵀw = 1, w ≥ 0.
+
+    max(w − τ, 0) with the τ that makes it sum to one, found by sorting (Held, Wolfe and Crowder,
+    "Validation of subgradient optimization", Mathematical Programming 6, 1974).
+    """
+    descending = np.sort(w)[::-1]
+    excess = np.cumsum(descending) - 1.0
+    count = np.arange(1, len(w) + 1)
+    last = int(np.flatnonzero(descending - excess / count > 0)[-1])
+    return np.asarray(np.maximum(w - excess[last] / count[last], 0.0))

@@ -23,7 +23,12 @@ from bpqp_bench.instance import Array
 from bpqp_bench.portfolio.data import Day, Market
 from bpqp_bench.portfolio.metrics import correlation, rank_correlation
 from bpqp_bench.portfolio.model import Predictor, initial_predictor
-from bpqp_bench.portfolio.problem import PERCENT, MeanVariance, exact_decision
+from bpqp_bench.portfolio.problem import (
+    PERCENT,
+    MeanVariance,
+    exact_decision,
+    simplex_projection,
+)
 from bpqp_bench.torch_layer import MethodLayer
 
 __all__ = [
@@ -42,6 +47,7 @@ Decide = Callable[[Array, "PreparedDay"], Array]  # predictions in percent, day 
 _LABELS = ("demeaned", "zscore")
 _CLIP = 3.0
 _NORMAL = 1.4826
+_TOLERATED = 1e-4  # violation up to which a decision is valued as it is
 
 
 @dataclass(frozen=True)
@@ -281,7 +287,11 @@ def train(
 
 
 def evaluate(predictor: Predictor, days: Sequence[PreparedDay], decide: Decide) -> pd.DataFrame:
-    """Predict and decide on every day; one row a day with the columns of `metrics.SERIES`."""
+    """Predict and decide on every day; one row a day with the columns of `metrics.SERIES`.
+
+    A decision that is no portfolio, by more than a solver's tolerance, cannot be held: what is
+    valued is the nearest portfolio, and ``violation`` says how far off the answer was.
+    """
     predictor.eval()
     rows: list[dict[str, Any]] = []
     before: dict[int, float] = {}
@@ -291,7 +301,10 @@ def evaluate(predictor: Predictor, days: Sequence[PreparedDay], decide: Decide) 
             w = decide(mu, day)
             if not np.isfinite(w).all():
                 raise MethodError(f"the decision of {day.day.date} is not finite")
-            rows.append(_judge(mu, w, day))
+            violation = float(max(-w.min(), abs(w.sum() - 1.0), 0.0))
+            if violation > _TOLERATED:
+                w = simplex_projection(w)
+            rows.append(_judge(mu, w, day) | {"violation": violation})
             now = dict(zip(day.day.assets.tolist(), w.tolist(), strict=True))
             moved = sum(abs(now.get(i, 0.0) - before.get(i, 0.0)) for i in {*now, *before})
             rows[-1]["turnover"] = 0.5 * moved if before else np.nan
@@ -317,7 +330,6 @@ def _judge(mu: Array, w: Array, day: PreparedDay) -> dict[str, Any]:
         "regret": day.best - realized.value(w),
         "signal_regret": foreseen,
         "holdings": int((w > 1e-4).sum()),
-        "violation": float(max(-w.min(), abs(w.sum() - 1.0), 0.0)),
     }
 
 

@@ -49,9 +49,9 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             "performance-profiles",
             "Performance profiles",
             "Share of all instances of the sizes of table 1 that a method answered within τ times "
-            "the fastest total time (protocol call). Below, only answers whose gradient lies within "
-            f"1 − cos ≤ {ACCURATE:g} of the reference count; degenerate instances are left out "
-            "there.",
+            "the fastest total time (protocol call). Below, only answers whose gradient lies "
+            f"within 1 − cos ≤ {ACCURATE:g} of the reference count; degenerate instances are left "
+            "out there.",
             figure,
         ),
     )

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bpqp_bench.commands.options import new_run_path, plugin_folders
-
-if TYPE_CHECKING:
-    from bpqp_bench.profiles import Profile
-    from bpqp_bench.registry import Registry
 
 __all__ = ["reproduce"]
 
@@ -37,6 +32,7 @@ def reproduce(
     """
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plan import make_plan
+    from bpqp_bench.portfolio.experiment import reproduce_portfolio
     from bpqp_bench.profiles import profile
     from bpqp_bench.progress import choose_progress
     from bpqp_bench.registry import Registry
@@ -63,29 +59,15 @@ def reproduce(
         folders = (methods_dirs, problems_dirs)
         summary = execute(plan, directory, folders, choose_progress(), options)
     click.echo(summary.describe())
-    failed = _portfolio(chosen, path, registry)
+    problems = [*summary.problems, *reproduce_portfolio(chosen, path, _show, registry)]
+    for problem in problems:
+        click.echo(problem, err=True)
     written = render_report(path, path / "report", registry)
     click.echo((path / "report" / "table1.md").read_text(encoding="utf-8"))
     click.echo(f"{len(written)} files; open {written[-1]}")
-    if summary.problems or registry.broken or failed:
+    if problems or registry.broken:
         raise click.exceptions.Exit(1)
 
 
-def _portfolio(chosen: Profile, path: Path, registry: Registry) -> bool:
-    """Run the portfolio experiments of a profile; return whether one could not be done."""
-    from bpqp_bench.errors import BenchError
-    from bpqp_bench.portfolio.experiment import portfolio_configs, run_portfolio
-
-    def show(what: str, done: int, total: int) -> None:
-        click.echo(f"portfolio {done}/{total}: {what}", err=True)
-
-    failed = False
-    for config in portfolio_configs(chosen):
-        click.echo(f"portfolio on {config.data}, {config.assets} assets, {config.seeds} seeds")
-        try:
-            run_portfolio(config, path, show, registry)
-        except BenchError as error:
-            # Nothing that was measured may be lost to data that cannot be read.
-            click.echo(f"portfolio on {config.data}: {error}", err=True)
-            failed = True
-    return failed
+def _show(what: str, done: int, total: int) -> None:
+    click.echo(f"portfolio {done}/{total}: {what}", err=True)

@@ -251,21 +251,15 @@ def reproduce_portfolio(
     Returns
     -------
     list of str
-        One sentence for each market that could not be run because its data are not here, and for
-        each training that failed.
+        One sentence for each market that could not be run because its data are not here. A
+        training that fails is a result, with its cause, and not among them.
     """
     problems: list[str] = []
     for config in portfolio_configs(profile):
         try:
-            results = run_portfolio(config, out, progress, registry)
+            run_portfolio(config, out, progress, registry)
         except DataError as error:
             problems.append(f"portfolio, {config.data}: {error}")
-            continue
-        problems += [
-            f"portfolio, {r.data}, {r.label}, seed {r.seed}: {r.cause}"
-            for r in results
-            if r.status == "failed"
-        ]
     return problems
 
 

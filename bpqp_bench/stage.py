@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import tempfile
 import time
-from typing import Literal, cast
+from typing import Literal
 
 __all__ = ["Stage", "StagePage"]
 
 Stage = Literal["idle", "import", "build", "forward", "backward", "other"]
 _STAGES: tuple[Stage, ...] = ("idle", "import", "build", "forward", "backward", "other")
-_LAYOUT = struct.Struct("<qd")
+_COUNT = 8  # room for the stages in the low bits of a time in nanoseconds
 
 
 class StagePage:
@@ -30,23 +29,30 @@ class StagePage:
     """
 
     def __init__(self, fd: int | None = None) -> None:
+        new = fd is None
         if fd is None:
             with tempfile.TemporaryFile() as file:
                 file.truncate(mmap.PAGESIZE)
                 fd = os.dup(file.fileno())
         self.fd = fd
         self._page = mmap.mmap(fd, mmap.PAGESIZE)
+        # One aligned word, which is stored at once: a reader must never see the stage without its
+        # time. (`struct.pack_into` clears the bytes before it writes them.)
+        self._word = memoryview(self._page).cast("q")
+        if new:
+            self.enter("idle")
 
     def enter(self, stage: Stage) -> None:
         """Say that a stage begins now."""
-        _LAYOUT.pack_into(self._page, 0, _STAGES.index(stage), time.monotonic())
+        self._word[0] = time.monotonic_ns() * _COUNT + _STAGES.index(stage)
 
     def read(self) -> tuple[Stage, float]:
         """Return the stage and for how many seconds it has lasted."""
-        number, since = cast(tuple[int, float], _LAYOUT.unpack_from(self._page, 0))
-        return _STAGES[number], time.monotonic() - since
+        since, number = divmod(self._word[0], _COUNT)
+        return _STAGES[number], (time.monotonic_ns() - since) * 1e-9
 
     def close(self) -> None:
         """Give the page back."""
+        self._word.release()
         self._page.close()
         os.close(self.fd)

@@ -47,11 +47,14 @@ def publish_reference(run: Path, reference: Path) -> list[Path]:
     Raises
     ------
     ResultsError
-        If the run cannot be read, or was measured with uncommitted changes.
+        If the run cannot be read, or was not measured by a clean checkout.
     """
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    if (environment.get("git") or {}).get("dirty"):
-        raise ResultsError(f"{run} was measured with uncommitted changes; commit and run it again")
+    if environment.get("git_dirty") is not False:
+        raise ResultsError(
+            f"{run} was measured with uncommitted changes or outside a checkout; "
+            "commit and run it again"
+        )
     inputs = load_inputs(run, Registry(), requested_methods())
     if reference.exists():
         shutil.rmtree(reference)
@@ -123,8 +126,7 @@ def replace_section(text: str, section: str) -> str:
 
 
 def _where(environment: Mapping[str, Any]) -> str:
-    git = environment.get("git") or {}
-    commit = str(git.get("commit") or "unknown")[:10]
+    commit = str(environment.get("git_commit") or "unknown")[:10]
     return (
         f"Measured by the run of commit {commit} on {environment.get('cpu', 'an unknown CPU')}, "
         f"{environment.get('cores', '?')} cores."

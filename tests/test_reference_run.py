@@ -1,0 +1,87 @@
+"""The committed reference run, and that the README shows nothing else."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from report_samples import full_sample, write_run
+
+from bpqp_bench.errors import ResultsError
+from bpqp_bench.registry import Registry
+from bpqp_bench.report.inputs import load_inputs
+from bpqp_bench.report.markdown import table_markdown
+from bpqp_bench.report.publish import (
+    BEGIN,
+    END,
+    compress,
+    publish_reference,
+    readme_section,
+    replace_section,
+)
+from bpqp_bench.report.tables import TABLES, requested_methods
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference"
+
+
+def _run(directory, dirty=False):
+    run = write_run(directory, full_sample())
+    environment = run / "environment.json"
+    content = json.loads(environment.read_text()) | {"git_commit": "0" * 40, "git_dirty": dirty}
+    environment.write_text(json.dumps(content))
+    (run / "summary.json").write_text("{}")
+    return run
+
+
+def test_readme_shows_the_reference_run():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert replace_section(text, readme_section(REFERENCE)) == text
+
+
+def test_stored_tables_are_those_of_the_stored_measurements():
+    inputs = load_inputs(REFERENCE, Registry(), requested_methods())
+    for module in TABLES:
+        stored = (REFERENCE / "report" / f"{module.key}.md").read_text(encoding="utf-8")
+        assert table_markdown(module.render(inputs)) == stored, module.key
+
+
+def test_reference_run_is_a_standard_run_of_committed_code():
+    config = json.loads((REFERENCE / "config.json").read_text())
+    environment = json.loads((REFERENCE / "environment.json").read_text())
+    assert config["profile"] == "standard"
+    assert environment["git_commit"]
+    assert environment["git_dirty"] is False
+
+
+def test_publishing_keeps_the_measurements_and_replaces_the_old_reference(tmp_path):
+    run = _run(tmp_path / "run")
+    target = tmp_path / "reference"
+    target.mkdir()
+    (target / "stale.txt").write_text("old")
+    publish_reference(run, target)
+    kept = (target / "measurements.jsonl.gz").read_bytes()
+    assert gzip.decompress(kept) == (run / "measurements.jsonl").read_bytes()
+    assert not (target / "stale.txt").exists()
+    assert (target / "report" / "table1.md").is_file()
+
+
+def test_the_same_measurements_compress_to_the_same_bytes(tmp_path):
+    source = tmp_path / "a.jsonl"
+    source.write_text("line\n" * 100)
+    for name in ("one.gz", "two.gz"):
+        compress(source, tmp_path / name)
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()
+
+
+def test_a_run_of_uncommitted_code_is_refused(tmp_path):
+    run = _run(tmp_path / "run", dirty=True)
+    with pytest.raises(ResultsError, match="uncommitted"):
+        publish_reference(run, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
+def test_a_readme_without_markers_is_refused():
+    with pytest.raises(ResultsError, match="markers"):
+        replace_section("no markers", "x")
+    assert replace_section(f"a{BEGIN}old{END}b", "new\n") == f"a{BEGIN}\nnew\n{END}b"

@@ -6,28 +6,17 @@ with an underscore are helpers.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from bpqp_bench.plan import Request
 from bpqp_bench.profiles import PROFILES, Profile
+from bpqp_bench.report.discovery import discover
 from bpqp_bench.report.model import TableModule
 
 __all__ = ["TABLES", "all_requests", "requested_methods"]
 
 
-def _discover() -> tuple[TableModule, ...]:
-    found: list[TableModule] = []
-    for info in pkgutil.iter_modules(__path__):
-        if not info.name.startswith("_"):
-            module = importlib.import_module(f"{__name__}.{info.name}")
-            if not isinstance(getattr(module, "TABLE", None), TableModule):
-                raise TypeError(f"{module.__name__} binds no TableModule to the name TABLE")
-            found.append(module.TABLE)
-    return tuple(sorted(found, key=lambda table: table.order))
-
-
-TABLES: tuple[TableModule, ...] = _discover()
+TABLES: tuple[TableModule, ...] = tuple(
+    sorted(discover(__name__, __path__, "TABLE", TableModule), key=lambda module: module.order)
+)
 
 
 def all_requests(profile: Profile) -> tuple[Request, ...]:

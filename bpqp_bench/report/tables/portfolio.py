@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bpqp_bench.errors import SpecError
 from bpqp_bench.plan import Request
 from bpqp_bench.portfolio.results import PortfolioFolder, load_json
 from bpqp_bench.profiles import Profile
@@ -151,7 +152,7 @@ def _label(name: str) -> str:
 
     try:
         return Registry().method(name).label
-    except Exception:  # a method of the user that is not here any more
+    except SpecError:  # a method of the user that is not here any more
         return name
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 import bpqp_bench
+from bpqp_bench.memory import total_memory
 from bpqp_bench.plan import Plan
 from bpqp_bench.registry import Registry
 
@@ -42,8 +43,8 @@ def describe_environment(plan: Plan, registry: Registry) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cpu``, ``cores`` (logical, of this process), ``physical_cores``, ``memory`` (bytes),
-        ``load`` (runnable processes, average of the minute before), ``machine``, ``os``,
+        ``cpu``, ``cores`` (logical, of this process), ``physical_cores``, ``memory`` (bytes, of the
+        machine or of the container around it), ``load`` (runnable processes, average of the minute before), ``machine``, ``os``,
         ``python``, ``versions`` (by distribution), ``blas``, ``threads``, ``package``,
         ``git_commit``, ``git_dirty``, ``command`` and ``time``.
     """
@@ -55,7 +56,7 @@ def describe_environment(plan: Plan, registry: Registry) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": _cores(),
         "physical_cores": psutil.cpu_count(logical=False),
-        "memory": int(psutil.virtual_memory().total),
+        "memory": total_memory(),
         "load": round(psutil.getloadavg()[0], 2),
         "machine": platform.machine(),
         "os": f"{platform.system()} {platform.release()}",

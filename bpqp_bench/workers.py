@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import psutil
 
+from bpqp_bench.memory import free_memory
 from bpqp_bench.stage import Stage, StagePage
 
 __all__ = ["Folders", "Limits", "Worker", "WorkerFailure", "memory_default", "worker_environment"]
@@ -263,10 +264,4 @@ def worker_environment(threads: int, device: str = "cpu") -> dict[str, str]:
 
 def memory_default() -> int:
     """Return the default limit on a worker: most of what is free now, in bytes."""
-    free = int(psutil.virtual_memory().available)
-    # In a container the machine's free memory is not ours to take.
-    with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        total = int((group / "memory.max").read_text())
-        free = min(free, total - int((group / "memory.current").read_text()))
-    return max(int(_MEMORY_SHARE * (free - _MEMORY_RESERVE)), _MEMORY_RESERVE)
+    return max(int(_MEMORY_SHARE * (free_memory() - _MEMORY_RESERVE)), _MEMORY_RESERVE)

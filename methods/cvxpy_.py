@@ -18,6 +18,12 @@ _TIGHTER = {
     "SCS": ("eps_abs", "eps_rel"),
 }
 
+_INACCURATE = {
+    "Optimal Inaccurate": "Solved/Inaccurate",
+    "Infeasible Inaccurate": "Infeasible/Inaccurate",
+    "Unbounded Inaccurate": "Unbounded/Inaccurate",
+}
+
 
 @dataclass(frozen=True)
 class _Structure:
@@ -135,6 +141,7 @@ class Cvxpy(Method):
             except Exception as error:
                 raise _failure(problem, error) from error
         with clock("extract"):
+            _spell_status(raw)
             try:
                 self._problem.unpack_results(raw, chain, inverse)
             except Exception as error:
@@ -290,6 +297,16 @@ class Cvxpy(Method):
             n = self._z.size
             return np.zeros((0, n) if name in "AG" else 0)
         return np.asarray(self._given[name].gradient)
+
+
+def _spell_status(raw: dict[str, Any]) -> None:
+    """Spell what diffcp 1.1 reports of Clarabel's "AlmostSolved" as CVXPY 1.9 knows it.
+
+    The point is there and so is its derivative; CVXPY looks the status up under SCS's name for it
+    and would raise a KeyError. The status stays "optimal_inaccurate", which is not "solved".
+    """
+    words = raw["info"].get("status")
+    raw["info"]["status"] = _INACCURATE.get(words, words)
 
 
 def _failure(problem: Instance, error: Exception) -> MethodError:

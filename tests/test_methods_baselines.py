@@ -328,6 +328,19 @@ def test_cvxpy_refuses_another_structure_than_it_was_built_for(registry):
         method.forward(problem, PhaseClock())
 
 
+def test_cvxpy_keeps_a_point_that_stops_short_of_its_tolerance(registry):
+    problem, z, *_ = planted_qp()
+    method = registry.method("cvxpy[tolerance=1e-15]").create()
+    method.build(problem)
+    with pytest.warns(UserWarning, match="may be inaccurate"):
+        solution, found = call(method, problem, np.ones(problem.n))
+    assert solution.status == "optimal_inaccurate"
+    # Clarabel calls a point "almost solved" from 5e-5 on.
+    np.testing.assert_allclose(solution.z, z, atol=1e-4)
+    truth = numerical_gradients(problem, np.arange(5) < 2, np.ones(problem.n))["q"]
+    np.testing.assert_allclose(found["q"], truth, atol=1e-4)
+
+
 def test_cvxpy_phases_are_split(registry):
     problem, *_ = planted_qp()
     method = registry.method("cvxpy").create()

@@ -44,9 +44,9 @@ def describe_environment(plan: Plan, registry: Registry) -> dict[str, Any]:
     -------
     dict
         ``cpu``, ``cores`` (logical, of this process), ``physical_cores``, ``memory`` (bytes, of the
-        machine or of the container around it), ``load`` (runnable processes, average of the minute before), ``machine``, ``os``,
-        ``python``, ``versions`` (by distribution), ``blas``, ``threads``, ``package``,
-        ``git_commit``, ``git_dirty``, ``command`` and ``time``.
+        machine or of the container around it), ``load`` (runnable processes, average of the
+        minute before), ``machine``, ``os``, ``python``, ``versions`` (by distribution), ``blas``,
+        ``threads``, ``package``, ``git_commit``, ``git_dirty``, ``command`` and ``time``.
     """
     classes = {registry.method(cell.method).cls for block in plan.blocks for cell in block.cells}
     names = {*_OWN, *(name for cls in classes for name in cls.requires)}

@@ -21,6 +21,8 @@ class Profile:
         Instances per cell.
     cell_budget_s, large_cell_budget_s
         A cell ends after this many seconds of calls, or None for no budget.
+    accuracy_budget_s
+        The same for cells that the accuracy table needs, which go by instances and not by time.
     call_limit_s, large_call_limit_s
         Wall-time limit of a single pass.
     build_limit_s
@@ -38,6 +40,7 @@ class Profile:
     large_instances: int
     cell_budget_s: float | None
     large_cell_budget_s: float | None
+    accuracy_budget_s: float | None
     call_limit_s: float
     large_call_limit_s: float
     build_limit_s: float
@@ -60,6 +63,7 @@ PROFILES: tuple[Profile, ...] = (
         large_instances=2,
         cell_budget_s=4.0,
         large_cell_budget_s=6.0,
+        accuracy_budget_s=1.0,
         call_limit_s=10.0,
         large_call_limit_s=6.0,
         build_limit_s=20.0,
@@ -76,9 +80,10 @@ PROFILES: tuple[Profile, ...] = (
         instances=20,
         large_instances=2,
         cell_budget_s=8.0,
-        large_cell_budget_s=40.0,
+        large_cell_budget_s=80.0,
+        accuracy_budget_s=240.0,
         call_limit_s=30.0,
-        large_call_limit_s=40.0,
+        large_call_limit_s=100.0,
         build_limit_s=60.0,
         dc3_samples=1000,
         dc3_epochs=50,
@@ -94,6 +99,7 @@ PROFILES: tuple[Profile, ...] = (
         large_instances=10,
         cell_budget_s=None,
         large_cell_budget_s=None,
+        accuracy_budget_s=None,
         call_limit_s=600.0,
         large_call_limit_s=3600.0,
         build_limit_s=36000.0,

@@ -15,12 +15,21 @@ from click.testing import CliRunner
 from bpqp_bench.commands.report import export, report
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.measurement import Accuracy, Measurement, Reference
+from bpqp_bench.plan import make_plan
 from bpqp_bench.profiles import PROFILES, profile
 from bpqp_bench.registry import Registry
 from bpqp_bench.report.cells import Cells
 from bpqp_bench.report.figures import profiles
 from bpqp_bench.report.model import Cell, Panel, Table
-from bpqp_bench.report.tables import TABLES, accuracy, dc3, large_scale, scaling, solvers
+from bpqp_bench.report.tables import (
+    TABLES,
+    accuracy,
+    all_requests,
+    dc3,
+    large_scale,
+    scaling,
+    solvers,
+)
 from bpqp_bench.results import to_frame
 
 
@@ -91,6 +100,43 @@ def test_all_instances_degenerate_is_said_and_not_averaged() -> None:
     cell = find(panel(table, "table3-cosine"), "BPQP", 1, "QP")
     assert cell.text == "n/a"
     assert cell.notes == ("BPQP: all 2 instances are degenerate",)
+
+
+def test_accuracy_is_judged_on_twenty_instances_at_every_size_of_table_1() -> None:
+    registry = Registry()
+    standard = profile("standard")
+    plan = make_plan(all_requests(standard), registry)
+    cells = {
+        (block.family, block.size, cell.method): cell
+        for block in plan.blocks
+        for cell in block.cells
+    }
+    families = ("qp", "lp", "socp", "socp-robust", "qp-active[active_share=0.1]", "qp-active")
+    classes = {"exact", "exact-solve", "cvxpy", "qpth", "altdiff", "jaxopt", "bpqp", "bpqp-direct"}
+    for family, size, name in itertools.product(families, standard.sizes, classes):
+        key = (registry.family(family).key, size, registry.method(name).key)
+        assert len(cells[key].seeds) == 20, key
+        assert cells[key].cell_budget_s == standard.accuracy_budget_s, key
+    learned = [key for key in cells if key[2].startswith("dc3")]
+    assert {(family, size) for family, size, _ in learned} == set(
+        itertools.product(("qp[fixed=true]", "lp[fixed=true]"), standard.sizes)
+    )
+
+
+def test_a_method_that_learns_stands_in_the_accuracy_table() -> None:
+    key = "dc3[epochs=10,samples=200]"
+    runs = [
+        samples.measurement(
+            method=key,
+            family="qp[fixed=true]",
+            seed=s,
+            accuracy={"q": Accuracy(0.25, 1e-1, 2e-1, 20.0)},
+        )
+        for s in range(2)
+    ]
+    table = accuracy.render(samples.inputs(runs, "smoke"))
+    row = next(r for r in panel(table, "table3-cosine").rows if r.section == "QP, fixed data")
+    assert row.cells[1].text == "2.5e−01 (2.5e−01)"
 
 
 def test_missing_multipliers_show_as_not_available() -> None:

@@ -18,6 +18,8 @@ from bpqp_bench.report.tables._common import (
     size_cell,
     table_sizes,
 )
+from bpqp_bench.report.tables.dc3 import FAMILIES as LEARNED
+from bpqp_bench.report.tables.dc3 import dc3_methods
 from bpqp_bench.report.tables.efficiency import FAMILIES, LP_ONLY, METHODS, table_methods
 from bpqp_bench.report.text import tiny
 
@@ -30,16 +32,17 @@ _MOST_INSTANCES = 20
 _ZERO_GRADIENT = 1e-20
 # Variants whose gradients are those of another one up to rounding, or its time alone, are left out.
 _METHODS = (
-    *("exact", "cvxpy", "qpth", "altdiff", "altdiff-paper", "jaxopt", "jaxopt-accurate"),
-    *("bpqp", "bpqp-paper", "bpqp-direct", "bpqp-fast"),
+    *("exact", "exact-solve", "cvxpy", "qpth", "altdiff", "altdiff-paper"),
+    *("jaxopt", "jaxopt-accurate", "bpqp", "bpqp-paper", "bpqp-direct", "bpqp-fast"),
 )
 _FEW_METHODS = ("exact", "cvxpy", "qpth", "altdiff", "bpqp", "bpqp-fast")
 _CAPTION = (
     "1 − cos: one minus the cosine similarity of ∂L/∂q to the reference gradient, so that 1e−12 is "
-    "told from 1e−6. Instances whose gradient is zero, does not exist, or whose strict-"
-    "complementarity margin is too small to say (degenerate) are left out here, and counted and "
-    "reported apart in the panel of all statistics. The published figures are L2 errors, "
-    "mean ± std, over sizes that the paper does not state. "
+    "told from 1e−6; the number of instances behind each figure is in the panel of all measures. "
+    "DC3 has a place only where all instances share their data (fixed data). Instances whose "
+    "gradient is zero, does not exist, or whose strict-complementarity margin is too small to say "
+    "(degenerate) are left out here, and counted and reported apart in the panel of all measures. "
+    "The published figures are L2 errors, mean ± std, over sizes that the paper does not state. "
     f"{SETTINGS}"
 )
 _FORWARD = {
@@ -51,44 +54,45 @@ _FORWARD = {
 
 
 def requests(profile: Profile) -> tuple[Request, ...]:
-    """Ask for the families that table 1 does not run; its own are measured for it already.
+    """Ask for further families, and for as many instances of table 1's as accuracy is judged by.
 
-    Accuracy varies less from instance to instance than time does: a quarter of the budget does.
+    DC3 needs families with fixed data, which table 5 asks for.
     """
-    small = len(profile.sizes) < len(PROFILES[-1].sizes)
+    small = _is_small(profile)
     shares = _SHARES[1:2] if small else _SHARES
-    return (
-        Request(
-            methods=_FEW_METHODS if small else _METHODS,
-            families=(*_FURTHER, *(f"qp-active[active_share={share:g}]" for share in shares)),
+
+    def ask(methods: tuple[str, ...], families: tuple[str, ...]) -> Request:
+        return Request(
+            methods=methods,
+            families=families,
             sizes=profile.sizes,
             instances=min(profile.instances, _MOST_INSTANCES),
             call_limit_s=profile.call_limit_s,
             build_limit_s=profile.build_limit_s,
-            cell_budget_s=None if profile.cell_budget_s is None else profile.cell_budget_s / 4,
-        ),
+            cell_budget_s=profile.accuracy_budget_s,
+        )
+
+    further = (*_FURTHER, *(f"qp-active[active_share={share:g}]" for share in shares))
+    return (
+        ask(_FEW_METHODS if small else _METHODS, further),
+        ask(METHODS, tuple(FAMILIES)),
+        ask(LP_ONLY, ("lp",)),
     )
 
 
 def accuracy_families(inputs: Inputs) -> dict[str, str]:
     """Label of every family of the table by key: planned ones, then any other measured one."""
     found = dict(FAMILIES) | _FURTHER
+    small = inputs.profile is not None and _is_small(inputs.profile)
     for share in _SHARES:
         key = inputs.names.family(f"qp-active[active_share={share:g}]")
-        if inputs.profile is not None or key in inputs.cells.families():
+        planned = inputs.profile is not None and (not small or share == _SHARES[1])
+        if planned or key in inputs.cells.families():
             found[key] = f"QP, {share:.0%} of inequalities active"
-    if inputs.profile is not None and len(inputs.profile.sizes) < len(PROFILES[-1].sizes):
-        kept = inputs.names.family(f"qp-active[active_share={_SHARES[1]:g}]")
-        found = {
-            key: label
-            for key, label in found.items()
-            if not key.startswith("qp-active") or key == kept or key in inputs.cells.families()
-        }
+    found |= {inputs.names.family(family): label for family, label in LEARNED.items()}
     found = {key: label for key, label in found.items() if inputs.expects(key)}
     for family in inputs.cells.families():
-        # Families with fixed data exist for methods that learn; their table is table 5.
-        if "fixed=" not in family:
-            found.setdefault(family, family)
+        found.setdefault(family, family)
     return found
 
 
@@ -141,14 +145,20 @@ def render(inputs: Inputs) -> Table:
 def _methods(inputs: Inputs, family: str) -> list[MethodName]:
     if family in FAMILIES:
         return table_methods(inputs, family)
+    if family in {inputs.names.family(learned) for learned in LEARNED}:
+        return dc3_methods(inputs)
     lp_only = {name.key for name in inputs.names.methods(LP_ONLY)}
-    small = inputs.profile is not None and len(inputs.profile.sizes) < len(PROFILES[-1].sizes)
+    small = inputs.profile is not None and _is_small(inputs.profile)
     asked = _FEW_METHODS if small else _METHODS
     # What table 1 runs elsewhere and was measured here too has a row all the same.
     more = [
         name for name in METHODS if inputs.names.method(name).key in inputs.cells.methods(family)
     ]
     return [name for name in inputs.rows([*asked, *more], family) if name.key not in lp_only]
+
+
+def _is_small(profile: Profile) -> bool:
+    return len(profile.sizes) < len(PROFILES[-1].sizes)
 
 
 def _cosine_cell(inputs: Inputs, family: str, size: str, method: MethodName) -> Cell:

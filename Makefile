@@ -3,13 +3,14 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test lint asv asv-history asv-compare asv-publish clean help
+.PHONY: reproduce test lint asv asv-history asv-compare asv-versions asv-publish clean help
 
 help:
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
 	@echo "make test      run the tests"
 	@echo "make lint      ruff (lint and format) and mypy"
-	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare, asv-publish"
+	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare,"
+	@echo "               asv-versions, asv-publish"
 	@echo "make clean     remove the environment and what was built"
 
 .venv/.ready: requirements.lock pyproject.toml
@@ -51,6 +52,11 @@ asv-history: .venv/.ready
 asv-compare: .venv/.ready
 	$(BIN)/asv machine --yes
 	$(BIN)/asv continuous --split --bench "$(BENCH)" $(BASE) $(HEAD)
+
+asv-versions: .venv/.ready
+	$(BIN)/asv --config asv.versions.conf.json machine --yes
+	$(BIN)/asv --config asv.versions.conf.json run --quick --show-stderr --bench "$(BENCH)" $(RANGE)
+	$(BIN)/asv --config asv.versions.conf.json publish
 
 asv-publish: .venv/.ready
 	$(BIN)/asv publish

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -178,21 +179,58 @@ def test_solver_agnostic_needs_every_pair() -> None:
     assert "scs + direct at 100x20: 1.0e−03" in found.findings[1].measured
 
 
+def _differences(name: str, baseline: str, **verdicts: str) -> list[dict[str, object]]:
+    common = {"data": "synthetic", "name": name, "baseline": baseline}
+    numbers = {"difference": 0.3, "low": -0.1, "high": 0.7}
+    return [
+        {**common, **numbers, "metric": metric, "verdict": verdict.replace("_", " ")}
+        for metric, verdict in verdicts.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ({"Sharpe": "better", "regret": "better", "IC": "worse"}, REPRODUCED),
+        ({"Sharpe": "no_difference", "regret": "better", "IC": "no_difference"}, REPRODUCED),
+        ({"Sharpe": "no_difference", "regret": "no_difference", "IC": "worse"}, UNTESTED),
+        ({"Sharpe": "better", "regret": "worse", "IC": "worse"}, NOT),
+        ({"Sharpe": "better", "regret": "better", "IC": "better"}, NOT),
+    ],
+)
+def test_a_claim_about_decisions_goes_by_intervals(
+    tmp_path: Path, verdicts: dict[str, str], expected: str
+) -> None:
+    (tmp_path / "portfolio").mkdir()
+    rows = _differences("bpqp", "two-stage", **verdicts)
+    # Another pair's differences say nothing of this claim.
+    rows += _differences("dc3", "two-stage", Sharpe="worse", regret="worse", IC="better")
+    (tmp_path / "portfolio" / "significance.json").write_text(json.dumps(rows))
+    found = judge([], "C7", run_dir=tmp_path)
+    assert found.verdict == expected
+    assert "bpqp less two-stage: 0.300 [−0.100, 0.700]" in found.findings[0].measured
+
+
 def test_portfolio_claims_read_their_summary(tmp_path: Path) -> None:
     folder = tmp_path / "portfolio"
     folder.mkdir()
-    lines = ["method,metric,mean,std", "two-stage,Sharpe,0.6,0.1", "bpqp,Sharpe,0.9,0.1"]
-    lines += ["two-stage,AnnRet_pct,9,1", "bpqp,AnnRet_pct,12,1", "two-stage,IC,0.03,0"]
-    lines += ["bpqp,IC,0.02,0", "qpth,train_s,5,0", "bpqp,train_s,8,0", "dc3,Sharpe,-0.1,0"]
+    lines = ["method,metric,mean,std", "qpth,train_s,5,0", "bpqp,train_s,8,0", "dc3,Sharpe,-0.1,0"]
     (folder / "summary.csv").write_text("\n".join(lines), encoding="utf-8")
-    assert judge([], "C7", run_dir=tmp_path).verdict == REPRODUCED
+    rows = _differences("dc3", "bpqp", Sharpe="worse")
+    (folder / "significance.json").write_text(json.dumps(rows))
     found = judge([], "C8", run_dir=tmp_path)
     assert found.verdict == NOT
     assert "ratio 0.625" in found.findings[0].measured
     # Its decisions are poor, but whether it is fast was not measured in this run.
-    assert judge([], "C9", run_dir=tmp_path).verdict == UNTESTED
+    found = judge([], "C9", run_dir=tmp_path)
+    assert found.findings[0].verdict == REPRODUCED
+    assert found.verdict == UNTESTED
+    assert judge([], "C7", run_dir=tmp_path).verdict == UNTESTED
     (folder / "summary.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(ResultsError, match="not a portfolio summary"):
+        judge([], "C8", run_dir=tmp_path)
+    (folder / "significance.json").write_text("[1]")
+    with pytest.raises(ResultsError, match="not a list of differences"):
         judge([], "C7", run_dir=tmp_path)
 
 

@@ -105,7 +105,8 @@ def test_differences_gradients_and_step_times_are_kept(run):
         ("bpqp-fast", "Sharpe"),
         ("dc3", "signal_regret"),
     }
-    assert all(row["baseline"] == "two-stage" and row["seeds"] == 2 for row in rows)
+    assert {row["baseline"] for row in rows} == {"two-stage"}  # bpqp, DC3's other, was not run
+    assert all(row["seeds"] == 2 for row in rows)
     gradients = {row["method"]: row for row in load_json(folder.gradients)}
     fast = Registry().method("bpqp-fast").key
     assert gradients[fast]["regret_one_minus_cos"] <= 1e-6

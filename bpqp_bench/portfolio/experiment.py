@@ -36,7 +36,7 @@ from bpqp_bench.portfolio.results import (
     write_json_file,
     write_summary,
 )
-from bpqp_bench.portfolio.significance import STATISTICS, compare_series
+from bpqp_bench.portfolio.significance import STATISTICS, Difference, compare_series
 from bpqp_bench.portfolio.speed import measure_steps
 from bpqp_bench.portfolio.synthetic import SyntheticSettings, synthetic_market
 from bpqp_bench.portfolio.train import (
@@ -529,35 +529,38 @@ def make_market(config: PortfolioConfig) -> Market:
 def significance_rows(
     folder: PortfolioFolder, results: Sequence[RunResult]
 ) -> list[dict[str, Any]]:
-    """Compare every method with two-stage on the seeds that both have."""
+    """Compare every method with two-stage, and DC3 with BPQP, on the seeds that both have."""
     complete = [result for result in results if result.status == "ok"]
     series = load_series(folder, complete)
     rows: list[dict[str, Any]] = []
     if series.empty:
         return rows
     for data, of_data in series.groupby("data", sort=False):
-        base = of_data[of_data["name"] == TWO_STAGE]
-        for (name, key), own in of_data.groupby(["name", "method"], sort=False):
-            seeds = sorted(set(own["seed"]) & set(base["seed"]))
-            if name == TWO_STAGE or not seeds:
-                continue
-            for metric, statistic in STATISTICS.items():
-                mine, other = (
-                    np.stack(
-                        [
-                            part[part["seed"] == seed].sort_values("date")[statistic.column]
-                            for seed in seeds
-                        ]
-                    )
-                    for part in (own, base)
-                )
-                if not (np.isfinite(mine).all() and np.isfinite(other).all()):
-                    continue
-                found = asdict(compare_series(metric, mine, other))
-                rows.append(
-                    {"data": data, "method": key, "name": name, "baseline": TWO_STAGE} | found
-                )
+        by_name = {str(name): part for name, part in of_data.groupby("name", sort=False)}
+        pairs = [(name, TWO_STAGE) for name in by_name if name != TWO_STAGE] + [("dc3", "bpqp")]
+        for name, base in pairs:
+            if name in by_name and base in by_name:
+                own = by_name[name]
+                named = {"method": own["method"].iloc[0], "name": name, "baseline": base}
+                rows += [
+                    {"data": data} | named | asdict(found)
+                    for found in _differences(own, by_name[base])
+                ]
     return rows
+
+
+def _differences(own: pd.DataFrame, base: pd.DataFrame) -> Iterator[Difference]:
+    """Compare two methods in every statistic that both have on all days."""
+    seeds = sorted(set(own["seed"]) & set(base["seed"]))
+    for metric, statistic in STATISTICS.items() if seeds else ():
+        mine, other = (
+            np.stack(
+                [part[part["seed"] == seed].sort_values("date")[statistic.column] for seed in seeds]
+            )
+            for part in (own, base)
+        )
+        if np.isfinite(mine).all() and np.isfinite(other).all():
+            yield compare_series(metric, mine, other)
 
 
 def _through(layer: MethodLayer) -> Callable[[Array, PreparedDay], Array]:

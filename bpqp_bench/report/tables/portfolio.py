@@ -104,6 +104,7 @@ _WHAT = {
 
 def _significance(rows: list[dict[str, Any]]) -> list[Panel]:
     # Exact layers learn the same up to chance; one of them speaks for all.
+    rows = [row for row in rows if row["baseline"] == "two-stage"]
     kept = [row for row in rows if row["name"] == "bpqp"]
     kept = kept or [row for row in rows if row["name"] not in _LEFT_OUT]
     if not kept:

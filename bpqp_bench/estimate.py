@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Container, Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from bpqp_bench.plan import Block, Cell
+from bpqp_bench.expected import Key
+from bpqp_bench.plan import NO_WARMUP_S, Block, Cell
 
 __all__ = ["Estimator", "Rest"]
 
@@ -16,6 +17,10 @@ __all__ = ["Estimator", "Rest"]
 _CALL_S, _BUILD_S, _REFERENCE_S, _ASIDE_S = 2e-3, 0.1, 5e-3, 3e-3
 _COMPILED_S = 3.0
 _KEPT = 50  # recent values of a cell that its median is taken of
+# Of the machine that the prior was measured on to this one. Beyond it, something else is wrong.
+_SLOWEST = 10.0
+_ENOUGH = 3  # cells of a method class before it has a factor of its own
+_TOO_SHORT_S = 1e-4  # such times are noise, and no matter
 
 
 @dataclass(frozen=True)
@@ -59,38 +64,135 @@ class _Seen:
         return _carry({size: median(times) for size, times in everything.items()}, n)
 
 
+class _Factor:
+    """How many times as long as in the prior things take here, from what was seen of them."""
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+        self._ratios: dict[str, dict[Hashable, float]] = defaultdict(dict)
+        self._known: dict[str, float] = {}
+
+    def add(self, group: str, subject: Hashable, ratio: float) -> None:
+        self._ratios[group][subject] = ratio
+        self._known.clear()
+
+    def of(self, group: str) -> float:
+        if group not in self._known:
+            votes = list(self._ratios.get(group, {}).values())
+            if len(votes) < _ENOUGH:
+                # The prior has a vote too, so that one odd cell at the beginning does not decide.
+                votes = [1.0, *(v for group in self._ratios.values() for v in group.values())]
+            self._known[group] = min(max(median(votes), self._least), _SLOWEST)
+        return self._known[group]
+
+
+class _Kind:
+    """Times of one kind: of the very same cell, else the prior's, else carried over."""
+
+    def __init__(
+        self, kind: str, expected: Mapping[Key, float], seen: _Seen, least: float = 1 / _SLOWEST
+    ) -> None:
+        self._kind = kind
+        self._expected = expected
+        self._seen = seen
+        self._own: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._medians: dict[tuple[str, str], float] = {}
+        self.factor = _Factor(least)
+
+    def add(self, block: Block, method: str, worker: str, seconds: float) -> None:
+        self.carry(block, method, seconds)
+        cell = (block.key, method)
+        values = self._own[cell]
+        values.append(seconds)
+        del values[:-_KEPT]
+        self._medians[cell] = median(values)
+        expected = self._expected.get(Key(self._kind, method, block.family, block.size), 0.0)
+        if min(expected, self._medians[cell]) > _TOO_SHORT_S:
+            self.factor.add(worker, cell, self._medians[cell] / expected)
+
+    def carry(self, block: Block, method: str, seconds: float) -> None:
+        """Take note of a time that says something of other cells only."""
+        for subject in ((method, block.family), method):
+            self._seen.add(subject, block.dimension, seconds)
+
+    def own(self, block: Block, method: str) -> float | None:
+        return self._medians.get((block.key, method))
+
+    def guess(self, block: Block, method: str, worker: str) -> float:
+        own = self.own(block, method)
+        if own is not None:
+            return own
+        expected = self._expected.get(Key(self._kind, method, block.family, block.size))
+        if expected is not None:
+            return expected * self.factor.of(worker)
+        return self._seen.guess(((method, block.family), method), block.dimension)
+
+
 class Estimator:
     """Collects times and adds up what remains.
+
+    For every part of the rest it trusts, in this order: what this run has measured of the very
+    same cell; the prior, times how much slower this machine has shown itself (the median over the
+    cells seen so far, of the method's class once three of its cells were seen); times of other
+    cells, carried over by size.
 
     Parameters
     ----------
     compiled
         Method classes that compile in `build`, which takes seconds at any size.
+    expected
+        The prior, `expected.load_expected`; none by default. It serves this estimate and nothing
+        else: no limit, no budget, no order and no result depends on it.
     """
 
-    def __init__(self, compiled: Container[str] = ()) -> None:
+    def __init__(
+        self, compiled: Container[str] = (), expected: Mapping[Key, float] | None = None
+    ) -> None:
+        prior = expected or {}
+        self._expected = prior
         self._is_compiled = compiled
-        self._calls = _Seen(_CALL_S)
-        self._builds = _Seen(_BUILD_S, kin=False)
-        self._compiled = _Seen(_COMPILED_S, kin=False)
-        self._references = _Seen(_REFERENCE_S)
-        self._asides = _Seen(_ASIDE_S, kin=False)
+        self._calls = _Kind("call", prior, _Seen(_CALL_S))
+        self._builds = _Kind("build", prior, _Seen(_BUILD_S, kin=False))
+        self._compiled = _Kind("build", prior, _Seen(_COMPILED_S, kin=False))
+        # Those in the cache take no time at all.
+        self._references = _Kind("reference", prior, _Seen(_REFERENCE_S), least=0.0)
+        self._asides = _Kind("aside", prior, _Seen(_ASIDE_S, kin=False))
 
-    def call(self, block: Block, cell: Cell, seconds: float, aside: float | None = None) -> None:
-        """Take note of a call, and of what had to be done around it."""
+    def call(
+        self,
+        block: Block,
+        cell: Cell,
+        seconds: float,
+        aside: float | None = None,
+        ended: bool = False,
+    ) -> None:
+        """Take note of a call, and of what had to be done around it.
+
+        Parameters
+        ----------
+        block, cell
+            Whose.
+        seconds
+            Both passes.
+        aside
+            Messages, judging and writing; of counted calls, for others are not judged.
+        ended
+            It did not come back, so that the time is only the least it takes.
+        """
         if aside is not None:
-            self._asides.add("aside", block.dimension, aside)
-        for subject in ((cell.method, block.family), cell.method):
-            self._calls.add(subject, block.dimension, seconds)
+            self._asides.add(block, cell.method, cell.worker, aside)
+        if ended:
+            self._calls.carry(block, cell.method, seconds)
+        else:
+            self._calls.add(block, cell.method, cell.worker, seconds)
 
     def build(self, block: Block, cell: Cell, seconds: float) -> None:
         """Take note of a build."""
-        for subject in ((cell.method, block.family), cell.method):
-            self._builds_of(cell).add(subject, block.dimension, seconds)
+        self._builds_of(cell).add(block, cell.method, cell.worker, seconds)
 
     def reference(self, block: Block, seconds: float) -> None:
         """Take note of a reference and of drawing its instance."""
-        self._references.add(block.family, block.dimension, seconds)
+        self._references.add(block, "", "", seconds)
 
     def remaining(self, rest: Iterable[Rest]) -> float:
         """Return the seconds that the rest of the run will take, given all cells with any left."""
@@ -98,34 +200,51 @@ class Estimator:
         instances: dict[str, tuple[Block, int]] = {}
         for item in rest:
             seconds, count = self._cell(item)
-            aside = self._asides.guess(("aside",), item.block.dimension)
-            total += seconds + count * max(aside, _ASIDE_S)  # it has a floor: messages, the disk
+            total += seconds
             known = instances.get(item.block.key, (item.block, 0))[1]
             instances[item.block.key] = (item.block, max(known, count))
         for block, count in instances.values():
-            total += count * self._references.guess((block.family,), block.dimension)
+            total += count * self._references.guess(block, "", "")
         return total
 
-    def _builds_of(self, cell: Cell) -> _Seen:
+    def _builds_of(self, cell: Cell) -> _Kind:
         return self._compiled if cell.worker in self._is_compiled else self._builds
 
     def _cell(self, item: Rest) -> tuple[float, int]:
+        """Return the seconds of the rest of a cell, and how many instances it will see."""
         block, cell = item.block, item.cell
-        subjects = ((cell.method, block.family), cell.method)
-        seconds = 0.0
+        cost = 0.0
         if not item.prepared:
-            build = self._builds_of(cell).guess(subjects, block.dimension)
-            seconds += min(build, cell.build_limit_s)
-        call = self._calls.guess(subjects, block.dimension)
-        if call > 2 * cell.call_limit_s:
-            return seconds + cell.call_limit_s, 1  # will be ended at its first call
-        calls = item.calls
+            if Key("unsupported", cell.method, block.family, block.size) in self._expected:
+                return _ASIDE_S, 0
+            build = self._builds_of(cell).guess(block, cell.method, cell.worker)
+            if build >= cell.build_limit_s:
+                return cell.build_limit_s, 0
+            cost += build
+        call = self._call(block, cell)
+        if call > 2 * cell.call_limit_s:  # the limit is on one of two passes
+            return cost + cell.call_limit_s, int(item.prepared)  # will be ended at its next call
+        counted = item.calls
         if cell.cell_budget_s is not None and call > 0.0:
             left = max(cell.cell_budget_s - item.spent_s, 0.0)
-            calls = min(calls, math.ceil(left / call))
+            counted = min(counted, math.ceil(left / call))
         if not item.prepared:
-            calls += 1 + cell.warmups
-        return seconds + calls * call, calls
+            before = 1 + (cell.warmups if call <= NO_WARMUP_S else 0)
+            cost += before * (call + _ASIDE_S)
+        aside = self._asides.guess(block, cell.method, cell.worker)
+        # It has a floor: messages, the disk.
+        return cost + counted * (call + max(aside, _ASIDE_S)), counted
+
+    def _call(self, block: Block, cell: Cell) -> float:
+        """Return the time of a call, infinite if none is expected to come back."""
+        ended = self._expected.get(Key("timeout", cell.method, block.family, block.size))
+        if ended is None or self._calls.own(block, cell.method) is not None:
+            return self._calls.guess(block, cell.method, cell.worker)
+        least = ended * self._calls.factor.of(cell.worker)
+        if cell.call_limit_s <= 2 * least:
+            return math.inf
+        # With so much more time than it had, it may come back: somewhere in between.
+        return math.sqrt(least * cell.call_limit_s)
 
 
 def _growth(dimension: int) -> float:

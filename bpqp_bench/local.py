@@ -14,9 +14,10 @@ import platformdirs
 
 from bpqp_bench.crew import Crew, Drawn, Group
 from bpqp_bench.estimate import Estimator, Rest
+from bpqp_bench.expected import load_expected
 from bpqp_bench.family import TEMPLATE_SEED
 from bpqp_bench.measurement import Measurement, Role
-from bpqp_bench.plan import Block, Cell, Plan
+from bpqp_bench.plan import NO_WARMUP_S, Block, Cell, Plan
 from bpqp_bench.progress import Progress, State
 from bpqp_bench.records import Outcome, is_fatal, make_measurement, measurement_key
 from bpqp_bench.registry import Registry
@@ -27,9 +28,8 @@ from bpqp_bench.workers import Folders, Limits, WorkerFailure, memory_default
 
 __all__ = ["LocalRun", "Options"]
 
-# A call that takes longer than this feels no warm-up; further ones would only cost.
-_NO_WARMUP_S = 2.0
 _ETA_EVERY_S = 0.5
+_KEPT_EVERY = 0.01  # of the run that is expected: so often the estimate is put on record
 # References of larger instances are computed when their turn comes.
 _LARGEST_PREFETCHED = 500
 # From here on what a built method holds on to is worth a search for cycles.
@@ -101,7 +101,8 @@ class LocalRun:
         self._watch = Stopwatch()
         self._estimator = Estimator(
             {name for name, found in self._registry.methods.items()
-             if "jax" in found.plugin.requires}
+             if "jax" in found.plugin.requires},
+            load_expected(),
         )  # fmt: skip
         self._crew = Crew(
             folders=folders,
@@ -127,6 +128,7 @@ class LocalRun:
         self._problems: list[str] = []
         self._eta: float | None = None
         self._eta_at = float("-inf")
+        self._shown: list[tuple[float, float]] = []
         self._before = len(directory.measurements)
 
     def run(self) -> RunSummary:
@@ -149,6 +151,7 @@ class LocalRun:
             problems=tuple(self._problems),
             split=self._watch.split(),
             notes=tuple(self._crew.notes),
+            eta=tuple(self._shown),
         )
 
     def _recall(self) -> None:
@@ -168,7 +171,7 @@ class LocalRun:
                 if is_fatal(m.status, m.info.get("stage")):
                     state.ended = m.status
                 if seconds:
-                    self._estimator.call(block, state.cell, seconds)
+                    self._estimator.call(block, state.cell, seconds, ended=m.status == "timeout")
             self._check_budget(state)
 
     def _start(self) -> None:
@@ -219,13 +222,14 @@ class LocalRun:
 
         if not any(due(state) for state in cells):
             return
+        started = time.perf_counter()
         problem = self._draw(block, seed)
         if problem is None:
             for state in cells:
                 state.done.add(seed)
             return
-        seconds = self._crew.reference(problem, block.wrt)
-        self._estimator.reference(block, seconds)
+        self._crew.reference(problem, block.wrt)
+        self._estimator.reference(block, time.perf_counter() - started)
         for order, state in enumerate(_shuffled(cells, block, seed)):
             if not due(state):
                 continue
@@ -247,7 +251,7 @@ class LocalRun:
             return
         outcome = self._call(state, warmup, "first", 0)
         for repetition in range(state.cell.warmups):
-            if state.ended or outcome.seconds > _NO_WARMUP_S:
+            if state.ended or outcome.seconds > NO_WARMUP_S:
                 return
             outcome = self._call(state, warmup, "warmup", repetition)
 
@@ -325,8 +329,11 @@ class LocalRun:
             state.spent_s += outcome.seconds
         self._write(state, problem, role, outcome, order)
         aside = time.perf_counter() - started - outcome.seconds
-        self._estimator.call(block, cell, outcome.seconds, aside)
-        if is_fatal(outcome.status, outcome.stage):
+        ended = is_fatal(outcome.status, outcome.stage)
+        self._estimator.call(
+            block, cell, outcome.seconds, aside if role == "measured" else None, ended
+        )
+        if ended:
             self._end(state, outcome.status)
         return outcome
 
@@ -398,6 +405,10 @@ class LocalRun:
             self._eta = self._estimator.remaining(self._rest())
         left = sum(state.left() for state in self._cells)
         eta = None if self._eta is None else max(self._eta - (elapsed - self._eta_at), 0.0)
+        if eta is not None:
+            last = self._shown[-1][0] if self._shown else float("-inf")
+            if elapsed - last >= _KEPT_EVERY * (elapsed + eta):
+                self._shown.append((round(elapsed, 3), round(eta, 3)))
         self._progress.update(State(self._total - left, self._total, eta, elapsed, current))
 
     def _rest(self) -> Iterator[Rest]:

@@ -16,8 +16,10 @@ from bpqp_bench.instance import Size
 if TYPE_CHECKING:
     from bpqp_bench.registry import Registry
 
-__all__ = ["Block", "Cell", "Plan", "Request", "Shard", "make_plan"]
+__all__ = ["NO_WARMUP_S", "Block", "Cell", "Plan", "Request", "Shard", "make_plan"]
 
+# A call that takes longer than this feels no warm-up; further ones would only cost.
+NO_WARMUP_S = 2.0
 _MAX_INSTANCES = 1_000_000
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
-__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit"]
+__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit", "eta_quality"]
 
 Part = Literal["calls", "builds", "references", "start", "draw", "judge", "write", "other"]
 
@@ -117,6 +118,9 @@ class RunSummary:
         cannot be drawn. A method that fails is a result and not listed.
     split
         Where the time went.
+    eta
+        Estimates of the remaining time as they were shown, one about every 1 % of the run: pairs
+        of the seconds elapsed and the seconds estimated to remain.
     """
 
     measurements: int
@@ -126,6 +130,7 @@ class RunSummary:
     problems: tuple[str, ...]
     split: TimeSplit
     notes: tuple[str, ...] = field(default=())
+    eta: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -140,6 +145,7 @@ class RunSummary:
             "ended": dict(self.ended),
             "problems": list(self.problems),
             "notes": list(self.notes),
+            "eta": [list(pair) for pair in self.eta],
             "seconds": {name: round(getattr(self.split, name), 6) for name in parts},
         }
 
@@ -159,4 +165,42 @@ class RunSummary:
             f"overhead = start-up of workers {s.start:.1f} + drawing {s.draw:.1f} "
             f"+ judging {s.judge:.1f} + writing {s.write:.1f} + rest {s.other:.1f}",
         ]
+        quality = eta_quality(self.eta, s.wall)
+        if quality is not None:
+            share, worst = quality
+            lines.append(
+                "estimate of the remaining time: within a factor of 2 for "
+                f"{100 * share:.0f} % of the run (worst {worst:.2g})"
+            )
         return "\n".join([*lines, *self.notes, *(f"not done: {text}" for text in self.problems)])
+
+
+def eta_quality(eta: Sequence[tuple[float, float]], wall: float) -> tuple[float, float] | None:
+    """Say how good the estimates of the remaining time were.
+
+    Parameters
+    ----------
+    eta
+        Seconds elapsed and seconds estimated to remain, ascending.
+    wall
+        Length of the run in seconds.
+
+    Returns
+    -------
+    tuple of float, or None
+        The share of the time in which the estimate was within a factor of 2 of what then remained,
+        and the worst factor by which one was off, in either direction. An estimate counts for the
+        time until the next one. The end is left out, 5 % of the run or 15 s, whichever is longer:
+        a factor says nothing of so little. None if the run was over before that.
+    """
+    end = wall - max(0.05 * wall, 15.0)
+    counted = [pair for pair in eta if pair[0] < end]
+    if not counted:
+        return None
+    good, worst = 0.0, 1.0
+    for (elapsed, left), (until, _) in pairwise([*counted, (end, 0.0)]):
+        truth = wall - elapsed
+        off = max(left / truth, truth / left) if left > 0.0 else float("inf")
+        worst = max(worst, off)
+        good += until - elapsed if off <= 2.0 else 0.0
+    return good / (end - counted[0][0]), worst

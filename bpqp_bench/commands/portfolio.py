@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bpqp_bench.portfolio.experiment import Data
     from bpqp_bench.registry import Registry
 
-__all__ = ["portfolio", "show_progress"]
+__all__ = ["PortfolioLines", "portfolio", "show_progress"]
 
 
 @click.command("portfolio")
@@ -131,17 +131,42 @@ def render_portfolio(run: Path, registry: Registry) -> list[Path]:
     return written + save_drawings(drawings, out)
 
 
+class PortfolioLines:
+    """Lines of progress with the time that the rest of the epochs of a market will take.
+
+    They are taken to last as long as those so far, so that the estimate is a rough one until every
+    method has been trained once.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._market = (0, 0.0)  # epochs done, and the time, when its first epoch began
+        self._last = (0, 0)
+
+    def line(self, what: str, done: int, total: int) -> str:
+        """Return the line of a state; ``total`` 0 where no epochs are counted."""
+        from bpqp_bench.progress import duration
+
+        now = self._clock()
+        share = left = ""
+        if total:
+            if done < self._last[0] or total != self._last[1]:  # another market
+                self._market = (done, now)
+            self._last = (done, total)
+            share = f" {done}/{total}"
+            epochs = done - self._market[0]
+            if epochs > 0:
+                left = f", {duration((now - self._market[1]) * (total - done) / epochs)} left"
+        return f"portfolio{share}, {duration(now - self._start)} elapsed{left}: {what}"
+
+
 @contextmanager
 def show_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that shows progress: a bar on a terminal, plain lines elsewhere."""
     if not sys.stderr.isatty():
-        start = time.monotonic()
-
-        def line(what: str, done: int, total: int) -> None:
-            share = f"{done}/{total} epochs, " if total else ""
-            click.echo(f"portfolio: {share}{time.monotonic() - start:.0f} s: {what}", err=True)
-
-        yield line
+        lines = PortfolioLines()
+        yield lambda what, done, total: click.echo(lines.line(what, done, total), err=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

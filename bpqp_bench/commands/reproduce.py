@@ -30,6 +30,7 @@ def reproduce(
     Exit status 1 if something asked for could not be done; a method that times out or fails is a
     result and not a failure.
     """
+    from bpqp_bench.commands.portfolio import show_progress
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plan import make_plan
     from bpqp_bench.portfolio.experiment import reproduce_portfolio
@@ -56,10 +57,12 @@ def reproduce(
         path, plan, registry, resume=resume, options=options, profile=chosen.name
     ) as directory:
         click.echo(f"run {path}")
+        click.echo("first the measurements, then the portfolio; each says how long it will take")
         folders = (methods_dirs, problems_dirs)
         summary = execute(plan, directory, folders, choose_progress(), options)
     click.echo(summary.describe())
-    problems = [*summary.problems, *reproduce_portfolio(chosen, path, _show, registry)]
+    with show_progress() as shown:
+        problems = [*summary.problems, *reproduce_portfolio(chosen, path, shown, registry)]
     for problem in problems:
         click.echo(problem, err=True)
     written = render_report(path, path / "report", registry)
@@ -67,7 +70,3 @@ def reproduce(
     click.echo(f"{len(written)} files; open {written[-1]}")
     if problems or registry.broken:
         raise click.exceptions.Exit(1)
-
-
-def _show(what: str, done: int, total: int) -> None:
-    click.echo(f"portfolio {done}/{total}: {what}", err=True)

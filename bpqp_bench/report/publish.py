@@ -1,4 +1,4 @@
-"""The committed reference run, and the part of the README that is generated from it."""
+"""The committed reference run, and what is generated from it: README, expected times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bpqp_bench.errors import ResultsError
+from bpqp_bench.expected import EXPECTED, expected_csv
 from bpqp_bench.registry import Registry
 from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.markdown import Footnotes, panel_markdown
@@ -18,7 +19,15 @@ from bpqp_bench.report.tables import requested_methods
 from bpqp_bench.report.tables.efficiency import TABLE
 from bpqp_bench.results import MEASUREMENTS
 
-__all__ = ["BEGIN", "END", "compress", "publish_reference", "readme_section", "replace_section"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "compress",
+    "publish_expected",
+    "publish_reference",
+    "readme_section",
+    "replace_section",
+]
 
 BEGIN = "<!-- reference:begin -->"
 END = "<!-- reference:end -->"
@@ -81,6 +90,27 @@ def compress(source: Path, target: Path) -> None:
         gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as stream,
     ):
         stream.write(source.read_bytes())
+
+
+def publish_expected(reference: Path, package: Path) -> Path:
+    """Write the times that the next run's estimate of what remains begins with.
+
+    Parameters
+    ----------
+    reference
+        The reference run.
+    package
+        ``bpqp_bench`` of the checkout.
+
+    Raises
+    ------
+    ResultsError
+        If the run cannot be read.
+    """
+    path = package / "data" / EXPECTED
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(expected_csv(reference), encoding="utf-8")
+    return path
 
 
 def readme_section(reference: Path) -> str:

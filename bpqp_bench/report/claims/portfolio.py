@@ -87,9 +87,9 @@ def c7(inputs: Inputs, claim: dict[str, str]) -> Judged:
         "better for certain. The direction counts and not the published size, which belongs to "
         "the market.",
         "Regret in hindsight is one noisy number a day, against one label an asset and day for the "
-        "prediction error. With few training days learning from it fits their noise: regret falls "
-        "on the training days and not on others, as the learning curves show. docs/portfolio.md "
-        "has what more days change.",
+        "prediction error. Learning from it fits the noise of the training days: regret falls on "
+        "them and not on others, as the learning curves show. With 200 assets and the paper's "
+        "number of days it was no different (docs/portfolio.md).",
         overall(parts, every=True),
     )
 

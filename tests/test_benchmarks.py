@@ -119,8 +119,12 @@ def test_everything_that_is_tracked_is_found(project: Project) -> None:
         "machinery.Runner.track_overhead_share",
         "machinery.Runner.track_start_of_workers",
     }
+    sparse = {
+        "sparse.SparseMemory.peakmem_passes",
+        *(f"sparse.Sparse.track_{name}" for name in ("forward", "backward", "growth", "residual")),
+    }
     assert set(found) - {"version"} == (
-        passes | accuracy | machinery | {"accuracy.Memory.peakmem_passes"}
+        passes | accuracy | machinery | sparse | {"accuracy.Memory.peakmem_passes"}
     )
     assert all(found[name]["param_names"] == ["method", "family", "size"] for name in passes)
 

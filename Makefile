@@ -3,11 +3,12 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test lint asv asv-history asv-compare asv-versions asv-publish clean help
+.PHONY: reproduce test test-qlib lint asv asv-history asv-compare asv-versions asv-publish clean help
 
 help:
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
 	@echo "make test      run the tests"
+	@echo "make test-qlib the tests that need Qlib, in an environment of their own"
 	@echo "make lint      ruff (lint and format) and mypy"
 	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare,"
 	@echo "               asv-versions, asv-publish"
@@ -26,6 +27,16 @@ reproduce: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/python -m pytest
+
+# Qlib brings 1.4 GB of its own, so it has an environment of its own.
+.venv-qlib/.ready: requirements.lock requirements-qlib.lock pyproject.toml
+	test -x .venv-qlib/bin/python || $(PYTHON) -m venv .venv-qlib
+	.venv-qlib/bin/pip install --quiet --no-deps -r requirements.lock -r requirements-qlib.lock
+	.venv-qlib/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+test-qlib: .venv-qlib/.ready
+	.venv-qlib/bin/python -m pytest tests/test_portfolio_qlib.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -64,4 +75,4 @@ asv-publish: .venv/.ready
 	$(if $(OFFLINE),$(BIN)/python benchmarks/offline_site.py .asv/html)
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .asv
+	rm -rf .venv .venv-qlib build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .asv

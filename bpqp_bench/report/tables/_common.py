@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bpqp_bench.profiles import PROFILES, Profile
 from bpqp_bench.published import Published
 from bpqp_bench.report.cells import Cells, Outcome, Pass, Protocol, sort_sizes
 from bpqp_bench.report.inputs import Inputs, MethodName
@@ -17,6 +18,7 @@ __all__ = [
     "SETTINGS",
     "active_text",
     "base_name",
+    "is_short",
     "method_cell",
     "missing_cell",
     "published_text",
@@ -41,6 +43,11 @@ SCALE = {"ms": 1e3, "s": 1.0}
 def base_name(key: str) -> str:
     """Return the registry name under a key: "bpqp" of "bpqp[backward=direct]"."""
     return key.partition("[")[0]
+
+
+def is_short(profile: Profile) -> bool:
+    """Whether a profile leaves out sizes, and so the tables their dearer parts."""
+    return len(profile.sizes) < len(PROFILES[-1].sizes)
 
 
 def table_sizes(

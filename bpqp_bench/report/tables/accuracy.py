@@ -13,6 +13,7 @@ from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
 from bpqp_bench.report.tables._common import (
     SETTINGS,
+    is_short,
     method_cell,
     missing_cell,
     size_cell,
@@ -58,7 +59,7 @@ def requests(profile: Profile) -> tuple[Request, ...]:
 
     DC3 needs families with fixed data, which table 5 asks for.
     """
-    small = _is_small(profile)
+    small = is_short(profile)
     shares = _SHARES[1:2] if small else _SHARES
 
     def ask(methods: tuple[str, ...], families: tuple[str, ...]) -> Request:
@@ -83,7 +84,7 @@ def requests(profile: Profile) -> tuple[Request, ...]:
 def accuracy_families(inputs: Inputs) -> dict[str, str]:
     """Label of every family of the table by key: planned ones, then any other measured one."""
     found = dict(FAMILIES) | _FURTHER
-    small = inputs.profile is not None and _is_small(inputs.profile)
+    small = inputs.profile is not None and is_short(inputs.profile)
     for share in _SHARES:
         key = inputs.names.family(f"qp-active[active_share={share:g}]")
         planned = inputs.profile is not None and (not small or share == _SHARES[1])
@@ -148,17 +149,13 @@ def _methods(inputs: Inputs, family: str) -> list[MethodName]:
     if family in {inputs.names.family(learned) for learned in LEARNED}:
         return dc3_methods(inputs)
     lp_only = {name.key for name in inputs.names.methods(LP_ONLY)}
-    small = inputs.profile is not None and _is_small(inputs.profile)
+    small = inputs.profile is not None and is_short(inputs.profile)
     asked = _FEW_METHODS if small else _METHODS
     # What table 1 runs elsewhere and was measured here too has a row all the same.
     more = [
         name for name in METHODS if inputs.names.method(name).key in inputs.cells.methods(family)
     ]
     return [name for name in inputs.rows([*asked, *more], family) if name.key not in lp_only]
-
-
-def _is_small(profile: Profile) -> bool:
-    return len(profile.sizes) < len(PROFILES[-1].sizes)
 
 
 def _cosine_cell(inputs: Inputs, family: str, size: str, method: MethodName) -> Cell:

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from bpqp_bench.plan import Request
-from bpqp_bench.profiles import PROFILES, Profile
+from bpqp_bench.profiles import Profile
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
-from bpqp_bench.report.tables._common import missing_cell
+from bpqp_bench.report.tables._common import is_short, missing_cell
 from bpqp_bench.report.tables.accuracy import regular
 from bpqp_bench.report.text import significant, tiny
 
@@ -41,7 +41,7 @@ def pair(forward: str, backward: str) -> str:
 
 def requests(profile: Profile) -> tuple[Request, ...]:
     """Ask for all pairs at two sizes; a short profile for a few at its own sizes."""
-    small = _is_small(profile)
+    small = is_short(profile)
     pairs = _FEW if small else tuple(itertools.product(FORWARD, BACKWARD))
     return (
         Request(
@@ -59,7 +59,7 @@ def requests(profile: Profile) -> tuple[Request, ...]:
 def render(inputs: Inputs) -> Table:
     """Render one grid of forward by backward solvers per family and size."""
     profile = inputs.profile
-    small = profile is not None and _is_small(profile)
+    small = profile is not None and is_short(profile)
     sizes = profile.sizes if profile is not None and small else _SIZES
     pairs = _FEW if small else tuple(itertools.product(FORWARD, BACKWARD))
     forward = [name for name in FORWARD if any(name == one for one, _ in pairs)]
@@ -89,10 +89,6 @@ def render(inputs: Inputs) -> Table:
     return Table(
         TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
     )
-
-
-def _is_small(profile: Profile) -> bool:
-    return len(profile.sizes) < len(PROFILES[-1].sizes)
 
 
 def _pair_cell(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -87,6 +87,15 @@ def test_kill_at_random_moments_then_resume(tmp_path: Path) -> None:
     assert lines(out) == after
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children take SIGINT: a shell's background jobs ignore it, and hand that on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_loses_nothing_and_exits_130(tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(out)

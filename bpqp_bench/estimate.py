@@ -207,6 +207,10 @@ class Estimator:
             total += count * self._references.guess(block, "", "")
         return total
 
+    def pace(self) -> float:
+        """Return how many times as long as in the prior calls take here, the median over cells."""
+        return self._calls.factor.of("")
+
     def _builds_of(self, cell: Cell) -> _Kind:
         return self._compiled if cell.worker in self._is_compiled else self._builds
 

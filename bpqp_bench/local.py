@@ -409,7 +409,8 @@ class LocalRun:
             last = self._shown[-1][0] if self._shown else float("-inf")
             if elapsed - last >= _KEPT_EVERY * (elapsed + eta):
                 self._shown.append((round(elapsed, 3), round(eta, 3)))
-        self._progress.update(State(self._total - left, self._total, eta, elapsed, current))
+        pace = self._estimator.pace()
+        self._progress.update(State(self._total - left, self._total, eta, elapsed, current, pace))
 
     def _rest(self) -> Iterator[Rest]:
         for state in self._cells:

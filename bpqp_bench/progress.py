@@ -25,6 +25,8 @@ class State:
         Seconds since the start.
     current
         What is running: "qp 100x20 seed 3: bpqp".
+    pace
+        How many times as long as in the reference run things take here.
     """
 
     done: int
@@ -32,6 +34,7 @@ class State:
     eta_s: float | None
     elapsed_s: float
     current: str
+    pace: float = 1.0
 
 
 class Progress(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit", "eta_quality"]
+__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit", "describe_quality", "eta_quality"]
 
 Part = Literal["calls", "builds", "references", "start", "draw", "judge", "write", "other"]
 
@@ -165,14 +165,22 @@ class RunSummary:
             f"overhead = start-up of workers {s.start:.1f} + drawing {s.draw:.1f} "
             f"+ judging {s.judge:.1f} + writing {s.write:.1f} + rest {s.other:.1f}",
         ]
-        quality = eta_quality(self.eta, s.wall)
+        quality = describe_quality(self.eta, s.wall, "the run")
         if quality is not None:
-            share, worst = quality
-            lines.append(
-                "estimate of the remaining time: within a factor of 2 for "
-                f"{100 * share:.0f} % of the run (worst {worst:.2g})"
-            )
+            lines.append(quality)
         return "\n".join([*lines, *self.notes, *(f"not done: {text}" for text in self.problems)])
+
+
+def describe_quality(eta: Sequence[tuple[float, float]], wall: float, of: str) -> str | None:
+    """Put `eta_quality` into a sentence; ``of`` says what took ``wall`` seconds."""
+    quality = eta_quality(eta, wall)
+    if quality is None:
+        return None
+    share, worst = quality
+    return (
+        "estimate of the remaining time: within a factor of 2 for "
+        f"{100 * share:.0f} % of {of} (worst {worst:.2g})"
+    )
 
 
 def eta_quality(eta: Sequence[tuple[float, float]], wall: float) -> tuple[float, float] | None:

@@ -10,15 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from bpqp_bench.commands.portfolio import portfolio, render_portfolio
+from bpqp_bench.countdown import Countdown
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.portfolio import experiment
-from bpqp_bench.portfolio.data import DataError
-from bpqp_bench.portfolio.experiment import (
+from bpqp_bench.portfolio.config import (
     METHODS,
     PortfolioConfig,
+    planned_parts,
     portfolio_configs,
-    run_portfolio,
 )
+from bpqp_bench.portfolio.data import DataError
+from bpqp_bench.portfolio.experiment import plan_portfolio, run_portfolio
 from bpqp_bench.portfolio.metrics import SERIES, summarize_series
 from bpqp_bench.portfolio.results import (
     SUMMARY_METRICS,
@@ -51,7 +53,10 @@ CONFIG = PortfolioConfig(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    return out, run_portfolio(CONFIG, out)
+    countdown = Countdown()
+    results = run_portfolio(CONFIG, out, countdown)
+    assert countdown.left() == 0.0
+    return out, results
 
 
 def lines(results):
@@ -132,21 +137,47 @@ def test_an_interrupted_run_goes_on_with_the_next_epoch(run, tmp_path):
     class StopHereError(Exception):
         pass
 
-    def interrupt(what, done, total):
-        if what.endswith("seed 1, epoch 1"):
+    def interrupt(shown):
+        if shown.what.endswith("seed 1, epoch 1"):
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        run_portfolio(config, tmp_path, interrupt)
+        run_portfolio(config, tmp_path, Countdown(show=interrupt))
     folder = PortfolioFolder.of(tmp_path)
     assert [r.seed for r in load_results(folder)] == [0]
     assert len(list(folder.path.glob("checkpoints/*"))) == 1
     seen = []
-    results = run_portfolio(config, tmp_path, lambda what, done, total: seen.append(what))
-    assert not any("seed 0" in what for what in seen)
+    countdown = Countdown(show=seen.append)
+    results = run_portfolio(config, tmp_path, countdown)
+    assert not any("seed 0" in shown.what for shown in seen)
+    assert (seen[-1].done, seen[-1].total) == (2, 2)
+    # The epoch that was read from the checkpoint says nothing of what epochs take.
+    (took,) = (part for part in countdown.to_dict()["parts"] if part["kind"] == "epoch")
+    (last,) = (r.epochs[1]["seconds"]["total"] for r in results if r.seed == 1)
+    assert last <= took["seconds"]
     for mine, theirs in zip(results, [r for r in whole if r.name == "two-stage"], strict=True):
         assert mine.id == theirs.id
         assert mine.metrics == pytest.approx(theirs.metrics, nan_ok=True)
+
+
+def test_what_is_left_is_told_before_it_is_done(run, tmp_path, monkeypatch):
+    out, _ = run
+    monkeypatch.setattr(experiment, "portfolio_configs", lambda profile: (CONFIG,))
+
+    def planned(folder):
+        told = []
+        countdown = Countdown()
+        monkeypatch.setattr(countdown, "plan", told.extend)
+        plan_portfolio(PROFILES[0], folder, countdown)
+        return told
+
+    everything = planned(tmp_path)
+    assert everything == planned_parts(CONFIG)
+    kinds = [part.key.kind for part in everything]
+    trainings = len(CONFIG.methods) * CONFIG.seeds
+    assert [kinds.count(kind) for kind in ("build", "epoch", "test")] == [trainings] * 3
+    assert (kinds.count("gradient"), kinds.count("speed"), kinds.count("network")) == (2, 1, 1)
+    assert [part.key.kind for part in planned(out)] == ["judge"]
 
 
 def test_other_settings_do_not_mix_into_a_folder(run):
@@ -173,7 +204,10 @@ def test_reproduce_says_what_it_could_not_run(tmp_path, monkeypatch):
         return small, replace(small, data="qlib", qlib_dir=str(tmp_path / "nowhere"))
 
     monkeypatch.setattr(experiment, "portfolio_configs", configs)
-    (problem,) = experiment.reproduce_portfolio(PROFILES[0], tmp_path)
+    countdown = Countdown()
+    plan_portfolio(PROFILES[0], tmp_path, countdown)
+    (problem,) = experiment.reproduce_portfolio(PROFILES[0], tmp_path, countdown)
+    assert countdown.left() == 0.0
     assert problem.startswith("portfolio, qlib: ")
     assert "is no Qlib data directory" in problem
     assert len(load_results(PortfolioFolder.of(tmp_path))) == 1

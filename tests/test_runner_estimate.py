@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bpqp_bench.commands.portfolio import PortfolioLines
 from bpqp_bench.estimate import Estimator, Rest
 from bpqp_bench.plan import Block, Cell, Plan, Request, make_plan
 from bpqp_bench.progress import LineProgress, State, duration
@@ -110,17 +109,3 @@ def test_lines_are_plain_and_few() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_portfolio_lines_say_how_long_the_rest_of_a_market_takes() -> None:
-    now = 0.0
-    lines = PortfolioLines(lambda: now)
-    assert lines.line("data", 0, 0) == "portfolio, 0 s elapsed: data"
-    now = 20.0
-    assert lines.line("a", 0, 180) == "portfolio 0/180, 20 s elapsed: a"
-    now = 80.0
-    assert lines.line("a", 12, 180) == "portfolio 12/180, 1:20 min elapsed, 14:00 min left: a"
-    now = 100.0
-    assert lines.line("b", 0, 90) == "portfolio 0/90, 1:40 min elapsed: b"
-    now = 110.0
-    assert lines.line("b", 45, 90) == "portfolio 45/90, 1:50 min elapsed, 10 s left: b"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,11 @@ import click
 from bpqp_bench.commands.options import new_run_path, plugin_folders
 
 if TYPE_CHECKING:
-    from bpqp_bench.portfolio.experiment import Data
+    from bpqp_bench.countdown import Shown
+    from bpqp_bench.portfolio.config import Data
     from bpqp_bench.registry import Registry
 
-__all__ = ["PortfolioLines", "portfolio", "show_progress"]
+__all__ = ["portfolio", "portfolio_line", "show_progress"]
 
 
 @click.command("portfolio")
@@ -79,7 +79,9 @@ def portfolio(
     """
     from dataclasses import fields, replace
 
-    from bpqp_bench.portfolio.experiment import PortfolioConfig, run_portfolio
+    from bpqp_bench.countdown import Countdown, load_expected_parts
+    from bpqp_bench.portfolio.config import PortfolioConfig
+    from bpqp_bench.portfolio.experiment import run_portfolio
     from bpqp_bench.portfolio.train import LearningSettings
     from bpqp_bench.registry import Registry
 
@@ -96,8 +98,9 @@ def portfolio(
         config = replace(config, methods=methods)
     registry = Registry(methods_dirs, problems_dirs)
     target = out or new_run_path()
-    with show_progress() as progress:
-        results = run_portfolio(config, target, progress, registry)
+    with show_progress() as shown:
+        countdown = Countdown(load_expected_parts(), shown)
+        results = run_portfolio(config, target, countdown, registry)
     for path in render_portfolio(target, registry):
         if path.suffix == ".md":
             click.echo(path.read_text(encoding="utf-8"))
@@ -131,56 +134,41 @@ def render_portfolio(run: Path, registry: Registry) -> list[Path]:
     return written + save_drawings(drawings, out)
 
 
-class PortfolioLines:
-    """Lines of progress with the time that the rest of the epochs of a market will take.
+def portfolio_line(shown: Shown) -> str:
+    """Return one line of progress."""
+    from bpqp_bench.progress import duration
 
-    They are taken to last as long as those so far, so that the estimate is a rough one until every
-    method has been trained once.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._start = clock()
-        self._market = (0, 0.0)  # epochs done, and the time, when its first epoch began
-        self._last = (0, 0)
-
-    def line(self, what: str, done: int, total: int) -> str:
-        """Return the line of a state; ``total`` 0 where no epochs are counted."""
-        from bpqp_bench.progress import duration
-
-        now = self._clock()
-        share = left = ""
-        if total:
-            if done < self._last[0] or total != self._last[1]:  # another market
-                self._market = (done, now)
-            self._last = (done, total)
-            share = f" {done}/{total}"
-            epochs = done - self._market[0]
-            if epochs > 0:
-                left = f", {duration((now - self._market[1]) * (total - done) / epochs)} left"
-        return f"portfolio{share}, {duration(now - self._start)} elapsed{left}: {what}"
+    epochs = f" {shown.done}/{shown.total} epochs," if shown.total else ""
+    times = f"{duration(shown.elapsed_s)} elapsed, {duration(shown.left_s)} left"
+    return f"portfolio,{epochs} {times}: {shown.what}"
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[str, int, int], None]]:
+def show_progress() -> Iterator[Callable[[Shown], None]]:
     """Give a function that shows progress: a bar on a terminal, plain lines elsewhere."""
     if not sys.stderr.isatty():
-        lines = PortfolioLines()
-        yield lambda what, done, total: click.echo(lines.line(what, done, total), err=True)
+        yield lambda shown: click.echo(portfolio_line(shown), err=True)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn(), console=console
-    ) as bar:
-        task = bar.add_task("portfolio", total=None)
+    from bpqp_bench.progress import duration
 
-        def draw(what: str, done: int, total: int) -> None:
-            if total:
-                bar.update(task, completed=done, total=total, description=what)
-            else:
-                bar.update(task, description=what)
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[left]}"),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task("portfolio", total=None, left="")
 
+    def draw(shown: Shown) -> None:
+        bar.start()  # not before there is something to show: another bar may come first
+        left = f"{duration(shown.left_s)} left"
+        total = shown.total or None
+        bar.update(task, completed=shown.done, total=total, description=shown.what, left=left)
+
+    try:
         yield draw
+    finally:
+        bar.stop()

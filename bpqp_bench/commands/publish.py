@@ -38,5 +38,6 @@ def publish(run: Path, checkout: Path) -> None:
     expected = publish_expected(reference, checkout / "bpqp_bench")
     size = sum(path.stat().st_size for path in written) / 2**20
     click.echo(
-        f"{len(written)} files, {size:.1f} MiB, in {reference}; {readme} and {expected} updated"
+        f"{len(written)} files, {size:.1f} MiB, in {reference}; "
+        f"{readme}, {', '.join(map(str, expected))} updated"
     )

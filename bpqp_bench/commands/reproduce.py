@@ -31,14 +31,23 @@ def reproduce(
     result and not a failure.
     """
     from bpqp_bench.commands.portfolio import show_progress
+    from bpqp_bench.countdown import (
+        COUNTDOWN,
+        Countdown,
+        Followed,
+        Part,
+        PartKey,
+        load_expected_parts,
+    )
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plan import make_plan
-    from bpqp_bench.portfolio.experiment import reproduce_portfolio
+    from bpqp_bench.portfolio.experiment import plan_portfolio, reproduce_portfolio
     from bpqp_bench.profiles import profile
     from bpqp_bench.progress import choose_progress
     from bpqp_bench.registry import Registry
     from bpqp_bench.report import render_report
     from bpqp_bench.report.tables import all_requests
+    from bpqp_bench.results import write_json
     from bpqp_bench.runner import Options, execute, open_run
 
     if resume and out is None:
@@ -53,19 +62,28 @@ def reproduce(
         return
     path = out or new_run_path()
     options = Options()
-    with open_run(
-        path, plan, registry, resume=resume, options=options, profile=chosen.name
-    ) as directory:
-        click.echo(f"run {path}")
-        click.echo("first the measurements, then the portfolio; each says how long it will take")
-        folders = (methods_dirs, problems_dirs)
-        summary = execute(plan, directory, folders, choose_progress(), options)
-    click.echo(summary.describe())
+    report = Part(PartKey("report"))
     with show_progress() as shown:
-        problems = [*summary.problems, *reproduce_portfolio(chosen, path, shown, registry)]
-    for problem in problems:
-        click.echo(problem, err=True)
-    written = render_report(path, path / "report", registry)
+        countdown = Countdown(load_expected_parts(), shown)
+        with open_run(
+            path, plan, registry, resume=resume, options=options, profile=chosen.name
+        ) as directory:
+            click.echo(f"run {path}")
+            click.echo("first the measurements, then the portfolio and the report")
+            plan_portfolio(chosen, path, countdown, registry)
+            countdown.plan([report])
+            progress = Followed(choose_progress(), countdown)
+            folders = (methods_dirs, problems_dirs)
+            summary = execute(plan, directory, folders, progress, options)
+        click.echo(summary.describe())
+        problems = [*summary.problems, *reproduce_portfolio(chosen, path, countdown, registry)]
+        for problem in problems:
+            click.echo(problem, err=True)
+        with countdown.running(report, "report"):
+            written = render_report(path, path / "report", registry)
+    write_json(path / COUNTDOWN, countdown.to_dict())
+    if quality := countdown.describe():
+        click.echo(quality)
     click.echo((path / "report" / "table1.md").read_text(encoding="utf-8"))
     click.echo(f"{len(written)} files; open {written[-1]}")
     if problems or registry.broken:

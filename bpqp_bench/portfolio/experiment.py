@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from bpqp_bench.contract import MethodError
-from bpqp_bench.errors import BenchError, ResultsError, SpecError
+from bpqp_bench.countdown import Countdown, Part
+from bpqp_bench.errors import BenchError, ResultsError
 from bpqp_bench.instance import Array
 from bpqp_bench.layers.dc3 import Settings as DC3Settings
 from bpqp_bench.plan import Plan
+from bpqp_bench.portfolio.config import (
+    TWO_STAGE,
+    PortfolioConfig,
+    planned_parts,
+    portfolio_configs,
+)
 from bpqp_bench.portfolio.data import DataError, Market
 from bpqp_bench.portfolio.dc3 import DC3Choice, train_dc3
 from bpqp_bench.portfolio.gradients import gradient_table
@@ -41,7 +48,6 @@ from bpqp_bench.portfolio.speed import measure_steps
 from bpqp_bench.portfolio.synthetic import SyntheticSettings, synthetic_market
 from bpqp_bench.portfolio.train import (
     EpochRecord,
-    LearningSettings,
     PreparedDay,
     Trained,
     evaluate,
@@ -53,157 +59,16 @@ from bpqp_bench.profiles import Profile
 from bpqp_bench.registry import Registry
 from bpqp_bench.torch_layer import Choice, MethodLayer
 
-__all__ = [
-    "METHODS",
-    "TWO_STAGE",
-    "PortfolioConfig",
-    "Progress",
-    "portfolio_configs",
-    "reproduce_portfolio",
-    "run_portfolio",
-]
+__all__ = ["plan_portfolio", "reproduce_portfolio", "run_portfolio"]
 
-TWO_STAGE = "two-stage"
 _OWN = (TWO_STAGE, "dc3")  # not taken from the registry
-# altdiff-vjp: Alt-Diff's gradient without the Jacobian, an order of magnitude faster at 100 assets.
-METHODS = (TWO_STAGE, "bpqp", "bpqp-fast", "qpth", "altdiff-vjp", "dc3")
-_STEPS = ("bpqp", "bpqp-fast", "qpth", "altdiff-vjp", "altdiff")
-Data = Literal["synthetic", "sp500", "qlib"]
-Progress = Callable[[str, int, int], None]  # what is going on, epochs done, epochs in all
 _DC3_RATE = 1e-3
-_VERSION = 1  # of everything that changes results; part of their identity
-
-
-@dataclass(frozen=True)
-class PortfolioConfig:
-    """One experiment on one market.
-
-    Attributes
-    ----------
-    data
-        "synthetic", "sp500" or "qlib".
-    methods
-        Names: "two-stage", "dc3", or methods of the benchmark.
-    assets
-        Of the synthetic market; of the others at most so many, 0 for all.
-    seeds
-        Number of repetitions, seeds 0, 1, ….
-    learning
-        Settings of the training.
-    train_days, valid_days, test_days
-        Of the synthetic market. Of real data only the last so many training days and the first so
-        many of validation and test are used, 0 for all.
-    data_seed
-        Seed of the synthetic market.
-    qlib_dir, qlib_market
-        Local data directory of Qlib, and its set of instruments.
-    dc3_samples, dc3_epochs
-        Training of DC3's network.
-    gradient_days
-        Days on which every layer's gradient is checked; 0 for none.
-    speed_assets, speed_days
-        Numbers of assets at which training steps are timed against each other, and how many days.
-    speed_methods
-        Which methods are; empty for all of ``methods``.
-    budget_s
-        A training of one method and seed ends after the epoch in which it exceeds this.
-    threads
-        Of BLAS and torch, while the experiment runs.
-    """
-
-    data: Data = "synthetic"
-    methods: tuple[str, ...] = METHODS
-    assets: int = 100
-    seeds: int = 3
-    learning: LearningSettings = field(default_factory=LearningSettings)
-    train_days: int = 500
-    valid_days: int = 120
-    test_days: int = 480
-    data_seed: int = 0
-    qlib_dir: str = ""
-    qlib_market: str = "csi500"
-    dc3_samples: int = 2000
-    dc3_epochs: int = 100
-    gradient_days: int = 2
-    speed_assets: tuple[int, ...] = ()
-    speed_days: int = 10
-    speed_methods: tuple[str, ...] = ()
-    budget_s: float | None = None
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.data not in ("synthetic", "sp500", "qlib"):
-            raise SpecError(f"data {self.data!r} is not synthetic, sp500 or qlib")
-        if self.seeds < 1 or self.threads < 1:
-            raise SpecError("seeds and threads must be at least 1")
-        if len(set(self.methods)) != len(self.methods) or not self.methods:
-            raise SpecError("methods must be at least one, each named once")
-
-    def identity(self, method: str, seed: int) -> str:
-        """Content key of one result: all that changes it, and nothing else."""
-        content = asdict(self)
-        for name in (
-            "methods",
-            "seeds",
-            "gradient_days",
-            "speed_assets",
-            "speed_days",
-            "speed_methods",
-        ):
-            del content[name]
-        if method != "dc3":
-            del content["dc3_samples"], content["dc3_epochs"]
-        text = json.dumps([_VERSION, content, method, seed], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
-    """Return what `reproduce` runs: the synthetic market, and real prices where they are there.
-
-    ``smoke`` shortens everything so that it takes seconds; its figures say that the machinery
-    works and nothing else.
-    """
-    learning = LearningSettings(epochs=profile.portfolio_epochs)
-    common = PortfolioConfig(
-        assets=profile.portfolio_assets,
-        seeds=profile.portfolio_seeds,
-        learning=learning,
-        speed_methods=_STEPS,
-        dc3_samples=profile.dc3_samples,
-        dc3_epochs=profile.dc3_epochs,
-    )
-    if profile.name == "smoke":
-        small = replace(common, train_days=30, valid_days=10, test_days=30, gradient_days=1)
-        return (
-            replace(small, speed_assets=(20,), speed_days=3),
-            replace(small, data="sp500", methods=METHODS[:2], gradient_days=0),
-        )
-    if profile.name == "paper":
-        full = replace(common, train_days=1760, valid_days=500, test_days=880)
-        return (
-            replace(full, speed_assets=(100, 500), speed_days=100),
-            replace(common, data="sp500", train_days=0, valid_days=0, test_days=0),
-        )
-    common = replace(common, dc3_samples=2000, dc3_epochs=100)
-    return (
-        replace(common, train_days=400, speed_assets=(100, 500), speed_days=10, budget_s=180.0),
-        replace(
-            common,
-            data="sp500",
-            methods=(TWO_STAGE, "bpqp", "dc3"),
-            train_days=750,
-            valid_days=250,
-            test_days=0,
-            gradient_days=0,
-            budget_s=120.0,
-        ),
-    )
 
 
 def run_portfolio(
     config: PortfolioConfig,
     out: Path,
-    progress: Progress | None = None,
+    countdown: Countdown | None = None,
     registry: Registry | None = None,
 ) -> list[RunResult]:
     """Run what is not yet there, and judge.
@@ -216,8 +81,8 @@ def run_portfolio(
         the folder.
     out
         Run directory; files go to its folder ``portfolio``.
-    progress
-        Told what is going on.
+    countdown
+        Told what is going on, and keeps account of what is left.
     registry
         Where methods are looked up; the built-in plug-ins by default.
 
@@ -235,15 +100,24 @@ def run_portfolio(
     ResultsError
         If the folder holds results of the same market, method and seed under other settings.
     """
-    run = _Run(config, PortfolioFolder.of(out), progress or _quiet, registry or Registry())
+    run = _Run(config, PortfolioFolder.of(out), countdown or Countdown(), registry or Registry())
     with _threads(config.threads):
         return run.execute()
+
+
+def plan_portfolio(
+    profile: Profile, out: Path, countdown: Countdown, registry: Registry | None = None
+) -> None:
+    """Tell a countdown of everything that a profile asks for and that is not yet in ``out``."""
+    for config in portfolio_configs(profile):
+        run = _Run(config, PortfolioFolder.of(out), countdown, registry or Registry())
+        countdown.plan(run.remaining())
 
 
 def reproduce_portfolio(
     profile: Profile,
     out: Path,
-    progress: Progress | None = None,
+    countdown: Countdown | None = None,
     registry: Registry | None = None,
 ) -> list[str]:
     """Run everything that a profile asks for; what `reproduce` calls.
@@ -257,9 +131,11 @@ def reproduce_portfolio(
     problems: list[str] = []
     for config in portfolio_configs(profile):
         try:
-            run_portfolio(config, out, progress, registry)
+            run_portfolio(config, out, countdown, registry)
         except DataError as error:
             problems.append(f"portfolio, {config.data}: {error}")
+            if countdown is not None:
+                countdown.drop(planned_parts(config))
     return problems
 
 
@@ -267,34 +143,89 @@ def reproduce_portfolio(
 class _Run:
     config: PortfolioConfig
     folder: PortfolioFolder
-    progress: Progress
+    countdown: Countdown
     registry: Registry
+
+    @cached_property
+    def identities(self) -> dict[tuple[str, int], str]:
+        """Of every training that is asked for, by name and seed, in order."""
+        config = self.config
+        return {
+            (name, seed): config.identity(self.key(name), seed)
+            for seed in range(config.seeds)
+            for name in config.methods
+        }
+
+    def known(self) -> dict[str, RunResult]:
+        """Results that the folder holds; one that failed is tried again."""
+        return {r.id: r for r in load_results(self.folder) if r.status != "failed"}
+
+    def remaining(self) -> list[Part]:
+        """Parts that the folder lacks."""
+        data, known = self.config.data, self.known()
+        pairs = {pair for pair, identity in self.identities.items() if identity not in known}
+        keys = {row["method"] for row in load_json(self.folder.gradients) if row["data"] == data}
+        sizes = {row["assets"] for row in load_json(self.folder.speed)}
+        unchecked = {name for name in self.config.methods if self.key(name) not in keys}
+        checks = bool(self.config.gradient_days and unchecked - {TWO_STAGE})
+
+        def missing(part: Part) -> bool:
+            key = part.key
+            match key.kind:
+                case "data":
+                    return bool(pairs) or checks
+                case "network":
+                    return key.method in unchecked or any(key.method == n for n, _ in pairs)
+                case "gradient":
+                    return key.method in unchecked
+                case "speed":
+                    return key.assets not in sizes
+                case "build" | "epoch" | "test":
+                    return (key.method, part.seed) in pairs
+            return True
+
+        return [part for part in planned_parts(self.config) if missing(part)]
+
+    def running(
+        self, kind: str, what: str, name: str = "", seed: int = 0, assets: int = 0
+    ) -> AbstractContextManager[None]:
+        """Keep account of a part while it is done."""
+        part = self.part(kind, name, seed, assets)
+        return self.countdown.running(part, f"{self.config.data}: {what}")
+
+    def part(self, kind: str, name: str = "", seed: int = 0, assets: int = 0) -> Part:
+        """One of the planned parts."""
+        return next(
+            part
+            for part in planned_parts(self.config)
+            if (part.key.kind, part.key.method, part.seed) == (kind, name, seed)
+            and (not assets or part.key.assets == assets)
+        )
 
     def execute(self) -> list[RunResult]:
         config = self.config
         for name in config.methods:
             self.key(name)  # an unknown name fails before anything is computed
-        known = {result.id: result for result in load_results(self.folder)}
-        wanted = [(name, seed) for seed in range(config.seeds) for name in config.methods]
-        identities = {pair: config.identity(self.key(pair[0]), pair[1]) for pair in wanted}
-        self.refuse_other(known, identities)
-        total = len(wanted) * config.learning.epochs
-        for number, pair in enumerate(wanted):
-            identity = identities[pair]
-            if identity in known and known[identity].status != "failed":
+        self.refuse_other()
+        known = self.known()
+        self.countdown.plan(self.remaining())
+        done = dict(known)
+        for (name, seed), identity in self.identities.items():
+            if identity in known:
                 continue
-            done = number * config.learning.epochs
-            result, series = self.one(pair[0], pair[1], identity, done, total)
+            result, series = self.one(name, seed, identity)
             if series is not None:
                 path = self.folder.series(identity)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 series.to_parquet(path, index=False)
             self.folder.append(result)
-            known[identity] = result
+            done[identity] = result
             self.folder.checkpoint(identity).unlink(missing_ok=True)
-        self.progress(f"{config.data}: judging", total, total)
+            self.countdown.drop(
+                [self.part(kind, name, seed) for kind in ("build", "epoch", "test")]
+            )
         self.judge()
-        return [known[identities[pair]] for pair in wanted]
+        return [done[identity] for identity in self.identities.values()]
 
     def record_machine(self) -> None:
         """Say what the times were measured on; times of another machine do not join them."""
@@ -315,14 +246,12 @@ class _Run:
                 "choose another --out"
             )
 
-    def refuse_other(
-        self, known: dict[str, RunResult], identities: dict[tuple[str, int], str]
-    ) -> None:
+    def refuse_other(self) -> None:
         mine: dict[tuple[str, str, int], str] = {
             (self.config.data, self.key(name), seed): identity
-            for (name, seed), identity in identities.items()
+            for (name, seed), identity in self.identities.items()
         }
-        for result in known.values():
+        for result in load_results(self.folder):
             other = mine.get((result.data, result.method, result.seed))
             if other is not None and other != result.id:
                 raise ResultsError(
@@ -342,23 +271,25 @@ class _Run:
 
     @cached_property
     def market(self) -> Market:
-        self.progress(f"{self.config.data}: preparing data", 0, 0)
         return make_market(self.config)
 
     @cached_property
     def days(self) -> tuple[list[PreparedDay], list[PreparedDay], list[PreparedDay]]:
-        train_days, valid_days, test_days = (
-            prepare_days(self.market, part, self.config.learning) for part in self.market.splits
-        )
+        with self.running("data", "preparing data"):
+            train_days, valid_days, test_days = (
+                prepare_days(self.market, part, self.config.learning) for part in self.market.splits
+            )
         return train_days, valid_days, test_days
 
     @cached_property
     def trained_dc3(self) -> tuple[Choice, float]:
         c = self.config
+        self.days  # noqa: B018 - a part of its own
         start = datetime.datetime.now(datetime.UTC)
         # At the paper's rate of 1e-4 this many steps leave the network close to its random start.
         settings = DC3Settings(samples=c.dc3_samples, epochs=c.dc3_epochs, lr=_DC3_RATE)
-        choice = DC3Choice(train_dc3(self.market, c.learning.gamma, settings))
+        with self.running("network", "training DC3's network", "dc3"):
+            choice = DC3Choice(train_dc3(self.market, c.learning.gamma, settings))
         return choice, (datetime.datetime.now(datetime.UTC) - start).total_seconds()
 
     def choice(self, name: str) -> Choice:
@@ -371,9 +302,7 @@ class _Run:
         template = portfolio_instance(np.zeros(n), np.eye(n), self.config.learning.gamma)
         return MethodLayer(self.choice(name), template)
 
-    def one(
-        self, name: str, seed: int, identity: str, done: int, total: int
-    ) -> tuple[RunResult, pd.DataFrame | None]:
+    def one(self, name: str, seed: int, identity: str) -> tuple[RunResult, pd.DataFrame | None]:
         config = self.config
         base = RunResult(
             id=identity,
@@ -389,30 +318,34 @@ class _Run:
         train_days, valid_days, test_days = self.days
         base = replace(base, market=self.market.describe())
         self.record_machine()
-        what = f"{config.data}: {base.label}, seed {seed}"
+        what = f"{base.label}, seed {seed}"
 
         def tell(record: EpochRecord) -> None:
-            self.progress(f"{what}, epoch {record.epoch}", done + record.epoch, total)
+            least = record.seconds["total"]
+            self.countdown.repeated(f"{config.data}: {what}, epoch {record.epoch}", least)
 
-        self.progress(what, done, total)
         try:
-            layer = self.layer(name)
-            if layer is not None:
-                layer.warm_up()
+            if name == "dc3":
+                self.trained_dc3  # noqa: B018 - a part of its own
+            with self.running("build", what, name, seed):
+                layer = self.layer(name)
+                if layer is not None:
+                    layer.warm_up()
             build_s = layer.take_times().build_s if layer is not None else 0.0
             # DC3 decides for itself also where others only differ by rounding.
             decide = _through(layer) if layer is not None and name == "dc3" else exact
-            trained = train(
-                *(config.learning, seed, train_days, valid_days),
-                layer=layer,
-                decide=decide,
-                checkpoint=self.folder.checkpoint(identity),
-                progress=tell,
-                budget_s=config.budget_s,
-            )
-            series = evaluate(
-                trained.predictor, test_days, exact if layer is None else _through(layer)
-            )
+            with self.running("epoch", what, name, seed):
+                trained = train(
+                    *(config.learning, seed, train_days, valid_days),
+                    layer=layer,
+                    decide=decide,
+                    checkpoint=self.folder.checkpoint(identity),
+                    progress=tell,
+                    budget_s=config.budget_s,
+                )
+            with self.running("test", f"{what}, test days", name, seed):
+                through = exact if layer is None else _through(layer)
+                series = evaluate(trained.predictor, test_days, through)
         except (MethodError, BenchError) as error:
             if isinstance(error, (DataError, ResultsError)):
                 raise
@@ -443,11 +376,12 @@ class _Run:
 
     def judge(self) -> None:
         config, folder = self.config, self.folder
-        results = load_results(folder)
-        write_summary(folder, results)
-        kept = [row for row in load_json(folder.significance) if row["data"] != config.data]
-        mine = [result for result in results if result.data == config.data]
-        write_json_file(folder.significance, kept + significance_rows(folder, mine))
+        with self.running("judge", "judging"):
+            results = load_results(folder)
+            write_summary(folder, results)
+            kept = [row for row in load_json(folder.significance) if row["data"] != config.data]
+            mine = [result for result in results if result.data == config.data]
+            write_json_file(folder.significance, kept + significance_rows(folder, mine))
         named = [(n, self.key(n)) for n in config.methods if n != TWO_STAGE]
         done = {(row["data"], row["method"]) for row in load_json(folder.gradients)}
         if config.gradient_days and any((config.data, key) not in done for _, key in named):
@@ -455,16 +389,16 @@ class _Run:
             for name, key in named:
                 if (config.data, key) in done:
                     continue
-                self.progress(f"{config.data}: gradient of {name}", 0, 0)
                 try:
                     choices = [(key, self.choice(name))]
                 except (MethodError, BenchError) as error:
                     rows.append({"data": config.data, "method": key, "cause": str(error)})
                     continue
                 days = self.days[0][:: max(len(self.days[0]) // config.gradient_days, 1)]
-                found = gradient_table(
-                    choices, days[: config.gradient_days], beta=config.learning.beta
-                )
+                with self.running("gradient", f"gradient of {name}", name):
+                    found = gradient_table(
+                        choices, days[: config.gradient_days], beta=config.learning.beta
+                    )
                 rows += [{"data": config.data} | row for row in found]
             write_json_file(folder.gradients, rows)
         self.speed()
@@ -477,9 +411,9 @@ class _Run:
         for assets in config.speed_assets:
             if any(row["assets"] == assets for row in rows) or not names:
                 continue
-            self.progress(f"training steps at {assets} assets", 0, 0)
             choices = [(n, self.key(n), self.registry.method(n)) for n in names]
-            rows += measure_steps(choices, assets, config.speed_days, config.learning)
+            with self.running("speed", f"training steps at {assets} assets", assets=assets):
+                rows += measure_steps(choices, assets, config.speed_days, config.learning)
             write_json_file(path, rows)
 
 
@@ -599,7 +533,3 @@ def _threads(count: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _quiet(what: str, done: int, total: int) -> None:
-    del what, done, total

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bpqp_bench.countdown import COUNTDOWN, EXPECTED_PARTS, expected_parts_csv
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.expected import EXPECTED, expected_csv
 from bpqp_bench.registry import Registry
@@ -70,6 +71,8 @@ def publish_reference(run: Path, reference: Path) -> list[Path]:
     reference.mkdir(parents=True)
     for name in ("environment.json", "config.json", "summary.json"):
         shutil.copyfile(run / name, reference / name)
+    if (run / COUNTDOWN).is_file():
+        shutil.copyfile(run / COUNTDOWN, reference / COUNTDOWN)
     compress(run / MEASUREMENTS, reference / f"{MEASUREMENTS}.gz")
     if (run / _KEPT_FOLDER).is_dir():
         for path in sorted((run / _KEPT_FOLDER).rglob("*")):
@@ -92,8 +95,10 @@ def compress(source: Path, target: Path) -> None:
         stream.write(source.read_bytes())
 
 
-def publish_expected(reference: Path, package: Path) -> Path:
+def publish_expected(reference: Path, package: Path) -> list[Path]:
     """Write the times that the next run's estimate of what remains begins with.
+
+    Those of the portfolio experiment stay as they are if the run has none.
 
     Parameters
     ----------
@@ -107,10 +112,15 @@ def publish_expected(reference: Path, package: Path) -> Path:
     ResultsError
         If the run cannot be read.
     """
-    path = package / "data" / EXPECTED
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(expected_csv(reference), encoding="utf-8")
-    return path
+    folder = package / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {EXPECTED: expected_csv(reference), EXPECTED_PARTS: expected_parts_csv(reference)}
+    written: list[Path] = []
+    for name, content in contents.items():
+        if content is not None:
+            (folder / name).write_text(content, encoding="utf-8")
+            written.append(folder / name)
+    return written
 
 
 def readme_section(reference: Path) -> str:

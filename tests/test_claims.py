@@ -66,6 +66,8 @@ def test_headline_ratio_is_that_of_the_fastest_other_layer() -> None:
     assert measured["SOCP 100x20, protocol call"].measured.startswith("30.0")
     assert found.verdict == REPRODUCED
     assert judge(make({"bpqp": 1.0, "qpth": 3.0}), "C2").verdict == NOT
+    slower = {f.what: f for f in judge(make({"bpqp": 1.0, "cvxpy": 0.9}), "C2").findings}
+    assert slower["SOCP 100x20, protocol call"].verdict == NOT  # though more than half of 1.67
     assert judge(make({"bpqp": 1.0, "qpth": 30.0}, SIZES[:2]), "C2").verdict == UNTESTED
 
 

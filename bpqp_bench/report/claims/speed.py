@@ -101,7 +101,8 @@ def c2(inputs: Inputs, claim: dict[str, str]) -> Judged:
                 findings.append(Finding(what, why, UNTESTED, published))
                 continue
             best = min(ratios, key=lambda ratio: ratio.value)
-            near = best.value >= _HEADLINE[family] / _SAME_WITHIN
+            # Half of 1.67 is below 1: a layer that is slower is not "up to 1.67 times faster".
+            near = best.faster and best.value >= _HEADLINE[family] / _SAME_WITHIN
             findings.append(
                 Finding(
                     what,
@@ -119,8 +120,9 @@ def c2(inputs: Inputs, claim: dict[str, str]) -> Judged:
         claim,
         verdict,
         "The fastest of the other layers of the paper's 2023 comparison (CVXPY, qpth) over BPQP at "
-        "100x20, at least half of the published ratio on each dataset: the ratio of two programs "
-        "easily moves by a factor of two between machines and library versions. The claim's text "
+        "100x20, at least half of the published ratio on each dataset and above 1 with its whole "
+        "interval: the ratio of two programs easily moves by a factor of two between machines and "
+        "library versions. The claim's text "
         "gives 21.17 to LP and 16.17 to QP; table 1 of the same version has 0.13082/0.00618 = "
         "21.17 on QP and 0.0453/0.0028 = 16.18 on LP, which is followed here.",
         findings,

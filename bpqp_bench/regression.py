@@ -1,12 +1,14 @@
 """Is the head slower or less accurate than the base? A check that noise does not trip.
 
 Both checkouts run at the same time in processes of their own, instance by instance in random
-order, and only one of them computes at a time. Four things keep noise out of the verdict on time:
+order, and only one of them computes at a time. Five things keep noise out of the verdict on time:
 
 - of the calls on one instance the shortest counts, since interference only ever adds time;
 - the ratio head/base is taken instance by instance, so that drift hits both sides alike;
 - judged is the interval of the median ratio and not its mean: all of it must lie beyond the
   threshold;
+- a cell whose interval holds the threshold is measured on, in further pairs of processes: one
+  process can be a third slower as a whole, and of three pairs that is a third of all ratios;
 - an alarm is measured again from the start, in fresh processes, and stands only if the second
   measurement raises it too. One process's memory layout alone can shift its times by some percent,
   and a bootstrap over instances does not see that.
@@ -57,6 +59,8 @@ class RegressionConfig:
         Calls per instance on each side, the shortest of which counts.
     rounds
         Fresh pairs of processes.
+    extensions
+        Where the interval holds the threshold, so many times as many pairs again, at most.
     threshold
         Slowdown that is tolerated: 0.1 raises an alarm when the interval of the ratio head/base
         lies above 1.1.
@@ -68,6 +72,7 @@ class RegressionConfig:
     instances: int = 12
     repeats: int = 2
     rounds: int = 3
+    extensions: int = 2
     threshold: float = 0.10
 
 
@@ -186,7 +191,32 @@ def _measure(
     rng: np.random.Generator,
 ) -> _Samples:
     samples = _Samples()
-    for round_ in range(config.rounds):
+    undecided = list(cells)
+    for extension in range(1 + config.extensions):
+        if undecided:
+            first = extension * config.rounds
+            rounds = range(first, first + config.rounds)
+            _measure_rounds(base, head, undecided, rounds, samples, config, rng)
+        undecided = [cell for cell in undecided if _undecided(samples, cell, config)]
+    _same_problems(samples, cells, registry)
+    return samples
+
+
+def _undecided(samples: _Samples, cell: _Cell, config: RegressionConfig) -> bool:
+    ratios = [samples.ratio(cell, pass_) for pass_ in _PASSES]
+    return any(r is not None and r.low <= 1.0 + config.threshold < r.high for r in ratios)
+
+
+def _measure_rounds(
+    base: Path,
+    head: Path,
+    cells: Sequence[_Cell],
+    rounds: range,
+    samples: _Samples,
+    config: RegressionConfig,
+    rng: np.random.Generator,
+) -> None:
+    for round_ in rounds:
         with SideProcess(base) as base_side, SideProcess(head) as head_side:
             sides = {"base": base_side, "head": head_side}
             # An instance beyond the measured ones comes first: it builds and warms up.
@@ -195,8 +225,6 @@ def _measure(
                     for _ in range(config.repeats):
                         for name in rng.permutation(_SIDES):
                             _call(sides, str(name), cells[index], seed, round_, samples, config)
-    _same_problems(samples, cells, registry)
-    return samples
 
 
 def _call(

@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -162,6 +163,28 @@ def test_a_slowdown_is_seen_through_noise(simulated: type[_Simulated]) -> None:
     simulated.time = staticmethod(_noisy(np.random.default_rng(1), 1.5))
     found = [_check(seed) for seed in range(5)]
     assert all(len(lines) == 2 for lines in found), found
+
+
+@pytest.mark.parametrize(("extensions", "found"), [(0, False), (2, True)])
+def test_whole_processes_that_are_slow_do_not_hide_a_fifth(
+    simulated: type[_Simulated], extensions: int, found: bool
+) -> None:
+    rng = np.random.default_rng(1)
+    config = replace(_SIMULATED, extensions=extensions)
+    a_round = 2 * (config.instances + 1) * config.repeats  # readings of the clock, two passes each
+    readings = {"base": 0, "head": 0}
+
+    def time(name: str, seed: int) -> float:
+        pair = readings[name] // a_round
+        readings[name] += 1
+        # Half of the first three pairs: one process, and another one from its middle on.
+        struck = pair == 0 or (pair == 1 and seed >= config.instances // 2)
+        slow = 1.35 if name == "base" and struck else 1.0
+        return 1e-3 * float(rng.lognormal(0.0, 0.03)) * (1.2 if name == "head" else slow)
+
+    simulated.time = staticmethod(time)
+    lines = alarms(check_regression(Path("base"), Path("head"), config))
+    assert [line.split(": ")[1].split()[0] for line in lines] == ["backward", "forward"] * found
 
 
 def test_an_alarm_that_fresh_processes_do_not_repeat_is_dropped(

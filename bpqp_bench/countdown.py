@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.progress import Progress, State
-from bpqp_bench.summary import describe_quality
+from bpqp_bench.summary import describe_quality, keep_eta
 
 __all__ = [
     "COUNTDOWN",
@@ -41,7 +41,6 @@ COUNTDOWN = "countdown.json"  # of a run directory
 EXPECTED_PARTS = "expected_parts.csv"  # of the package
 _UNKNOWN_S = 1.0
 _TOO_SHORT_S = 0.05  # below it, a ratio to the prior is noise
-_KEPT_EVERY = 0.01  # of what is expected: so often the estimate is put on record
 
 
 class PartKey(NamedTuple):
@@ -141,6 +140,7 @@ class Countdown:
         self._spent: dict[PartKey, _Spent] = defaultdict(_Spent)
         self._planned: dict[Part, None] = {}
         self._pace = 1.0
+        self._following: float | None = None  # at this pace, while the measurements run
         self._eta: list[tuple[float, float]] = []
 
     def plan(self, parts: Iterable[Part]) -> None:
@@ -149,6 +149,7 @@ class Countdown:
             if part not in self._planned:
                 self._planned[part] = None
                 self._left[part] = part.repeats
+        self._following = None
 
     def drop(self, parts: Iterable[Part]) -> None:
         """Expect nothing more of some parts."""
@@ -193,7 +194,7 @@ class Countdown:
     def show(self, what: str) -> None:
         """Show what is going on, and put the estimate on record."""
         left = self.left()
-        self._record(left)
+        keep_eta(self._eta, self.elapsed(), left)
         if self._show is not None:
             epochs = [part for part in self._planned if part.key.kind == "epoch"]
             total = sum(part.repeats for part in epochs)
@@ -202,11 +203,14 @@ class Countdown:
 
     def follow(self, state: State) -> State:
         """Add what follows to the state of the measurements."""
-        self._pace = state.pace
         if state.eta_s is None:
             return replace(state, elapsed_s=self.elapsed())
-        left = state.eta_s + self.left()
-        self._record(left)
+        # Between any two calls: what follows is added up again only when the pace has changed.
+        if self._following is None or state.pace != self._pace:
+            self._pace = state.pace
+            self._following = self.left()
+        left = state.eta_s + self._following
+        keep_eta(self._eta, self.elapsed(), left)
         return replace(state, eta_s=left, elapsed_s=self.elapsed())
 
     def elapsed(self) -> float:
@@ -242,12 +246,6 @@ class Countdown:
                 if spent.seconds
             ],
         }
-
-    def _record(self, left: float) -> None:
-        elapsed = self.elapsed()
-        last = self._eta[-1][0] if self._eta else float("-inf")
-        if elapsed - last >= _KEPT_EVERY * (elapsed + left):
-            self._eta.append((round(elapsed, 3), round(left, 3)))
 
     def _factor(self) -> float:
         # How many times as long as in the prior things take here. The measurements have a vote.

@@ -23,13 +23,12 @@ from bpqp_bench.records import Outcome, is_fatal, make_measurement, measurement_
 from bpqp_bench.registry import Registry
 from bpqp_bench.replay import keep_inputs
 from bpqp_bench.results import RunDirectory
-from bpqp_bench.summary import RunSummary, Stopwatch
+from bpqp_bench.summary import RunSummary, Stopwatch, keep_eta
 from bpqp_bench.workers import Folders, Limits, WorkerFailure, memory_default
 
 __all__ = ["LocalRun", "Options"]
 
 _ETA_EVERY_S = 0.5
-_KEPT_EVERY = 0.01  # of the run that is expected: so often the estimate is put on record
 # References of larger instances are computed when their turn comes.
 _LARGEST_PREFETCHED = 500
 # From here on what a built method holds on to is worth a search for cycles.
@@ -406,9 +405,7 @@ class LocalRun:
         left = sum(state.left() for state in self._cells)
         eta = None if self._eta is None else max(self._eta - (elapsed - self._eta_at), 0.0)
         if eta is not None:
-            last = self._shown[-1][0] if self._shown else float("-inf")
-            if elapsed - last >= _KEPT_EVERY * (elapsed + eta):
-                self._shown.append((round(elapsed, 3), round(eta, 3)))
+            keep_eta(self._shown, elapsed, eta)
         pace = self._estimator.pace()
         self._progress.update(State(self._total - left, self._total, eta, elapsed, current, pace))
 

@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit", "describe_quality", "eta_quality"]
+__all__ = [
+    "Part",
+    "RunSummary",
+    "Stopwatch",
+    "TimeSplit",
+    "describe_quality",
+    "eta_quality",
+    "keep_eta",
+]
+
+_KEPT_EVERY = 0.01  # of the run that is expected: so often the estimate is put on record
 
 Part = Literal["calls", "builds", "references", "start", "draw", "judge", "write", "other"]
 
@@ -169,6 +179,13 @@ class RunSummary:
         if quality is not None:
             lines.append(quality)
         return "\n".join([*lines, *self.notes, *(f"not done: {text}" for text in self.problems)])
+
+
+def keep_eta(eta: list[tuple[float, float]], elapsed: float, left: float) -> None:
+    """Put an estimate on record, unless the last one on it is of just before."""
+    last = eta[-1][0] if eta else float("-inf")
+    if elapsed - last >= _KEPT_EVERY * (elapsed + left):
+        eta.append((round(elapsed, 3), round(left, 3)))
 
 
 def describe_quality(eta: Sequence[tuple[float, float]], wall: float, of: str) -> str | None:

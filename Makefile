@@ -9,7 +9,7 @@ help:
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
 	@echo "make test      run the tests"
 	@echo "make test-qlib the tests that need Qlib, in an environment of their own"
-	@echo "make lint      ruff (lint and format) and mypy"
+	@echo "make lint      ruff (lint and format), mypy, import-linter"
 	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare,"
 	@echo "               asv-versions, asv-publish"
 	@echo "make clean     remove the environment and what was built"
@@ -42,6 +42,7 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # asv measures this checkout in .venv; the history builds an environment per commit.
 ASV_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 JAX_ENABLE_X64=1 JAX_PLATFORMS=cpu

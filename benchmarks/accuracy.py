@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.cells import FAMILIES, METHODS, SIZES, prepared, registry
 from bpqp_bench import Size
-from bpqp_bench.accuracy import gradient_accuracy, solution_accuracy
 from bpqp_bench.reference import ReferenceSolution, compute_reference
+from bpqp_bench.reference.accuracy import gradient_accuracy, solution_accuracy
 
 
 class Accuracy:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpqp_bench import Instance, Method, Registry, Size, Solution
-from bpqp_bench.clock import PassTime, PhaseClock
-from bpqp_bench.family import TEMPLATE_SEED
+from bpqp_bench.method.phase_clock import PassTime, PhaseClock
+from bpqp_bench.problem.family import TEMPLATE_SEED
 
 # "quick" is for each commit (minutes), "full" for a schedule (BPQP_BENCH_ASV=full).
 QUICK = os.environ.get("BPQP_BENCH_ASV", "quick") != "full"

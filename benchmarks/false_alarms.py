@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bpqp_bench.regression import RegressionConfig, alarms, check_regression
+from bpqp_bench.tracking.regression import RegressionConfig, alarms, check_regression
 
 sys.path.insert(0, str(Path(__file__).parent))
 from plant import KINDS, plant

@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmarks.cells import FAMILIES, QUICK, registry
 from bpqp_bench import Instance, Size
-from bpqp_bench.plan import Request, make_plan
 from bpqp_bench.reference import compute_reference
-from bpqp_bench.runner import Options, execute, open_run
+from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.plan import Request, make_plan
 
 _INSTANCES = 10 if QUICK else 50
 

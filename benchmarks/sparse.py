@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 from benchmarks.cells import QUICK, registry
 from bpqp_bench import Size
-from bpqp_bench.clock import PhaseClock
+from bpqp_bench.method.phase_clock import PhaseClock
 
 # "pattern forward/backward layout". SciPy matrices are constants, those in torch's CSR get
 # gradients. On an irregular pattern factorizations fill up: only solvers without get through.

@@ -1,17 +1,22 @@
 """Benchmark and reproduction suite for differentiable convex-optimization layers.
 
-Data flow one way::
+Data flow one way, and so do the imports (a later package imports earlier ones, never the reverse)::
 
-    family → instance → method (in its worker) → measurement → results → report
-    family.py  instance.py  contract.py, worker.py   measurement.py  results.py   report/
+    problem/             families, instances                     what is solved
+    layers/  reference/  our layers; certified gradients         what is run; what is true
+    method/  plugins/    contract and clock; discovery           what is measured
+    results/  runner/    measurements; worker processes          how it is measured
+    tracking/  tasks/    regressions; learning through a layer
+    report/  cli/        tables, figures, claims; commands
 """
 
-from bpqp_bench.clock import PhaseClock
-from bpqp_bench.contract import Method, MethodError, Solution, Variant
-from bpqp_bench.errors import BenchError
-from bpqp_bench.family import Family, draw
-from bpqp_bench.instance import Instance, Planted, SecondOrderCone, Size
-from bpqp_bench.registry import Registry
+from bpqp_bench.errors import BenchError, MethodError
+from bpqp_bench.method.contract import Method, Variant
+from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.family import Family, draw
+from bpqp_bench.problem.instance import Instance, Planted, SecondOrderCone, Size
+from bpqp_bench.problem.solution import Solution
 
 __version__ = "0.1.0"
 

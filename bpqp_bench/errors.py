@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["BenchError", "InstanceError", "PluginError", "ResultsError", "SpecError"]
+__all__ = [
+    "BenchError",
+    "InstanceError",
+    "MethodError",
+    "PluginError",
+    "ResultsError",
+    "SpecError",
+]
 
 
 class BenchError(Exception):
@@ -23,3 +30,7 @@ class PluginError(BenchError):
 
 class ResultsError(BenchError):
     """A run directory or results file cannot be read or continued."""
+
+
+class MethodError(RuntimeError):
+    """A method says that it cannot give an answer, with the cause; recorded as a failure."""

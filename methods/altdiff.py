@@ -6,7 +6,7 @@ from typing import Any
 
 from bpqp_bench import Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.problem.instance import Array, Matrix
 
 
 class AltDiff(Method):

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from bpqp_bench.clock import PhaseClock
-from bpqp_bench.contract import Method, MethodError, Solution, Variant
-from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.errors import MethodError
+from bpqp_bench.method.contract import Method, Variant
+from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.problem.instance import Array, Instance, Matrix
+from bpqp_bench.problem.solution import Solution
 
 
 class BPQP(Method):

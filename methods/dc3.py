@@ -7,8 +7,8 @@ from typing import Any
 
 from bpqp_bench import Instance, Method, MethodError, PhaseClock, Registry, Solution, Variant
 from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Array, Matrix
-from bpqp_bench.spec import parse_spec
+from bpqp_bench.plugins.specification import parse_spec
+from bpqp_bench.problem.instance import Array, Matrix
 
 _FIXED_DATA = ("P", "A", "b", "G", "h")
 

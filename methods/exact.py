@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from bpqp_bench.clock import PhaseClock
-from bpqp_bench.contract import Method, Solution, Variant
 from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Array, Instance
+from bpqp_bench.method.contract import Method, Variant
+from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.problem.instance import Array, Instance
+from bpqp_bench.problem.solution import Solution
 
 
 class Exact(Method):

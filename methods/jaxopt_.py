@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.clock import PhaseClock
-from bpqp_bench.contract import Method, MethodError, Solution, Variant
-from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Array, Instance
+from bpqp_bench.errors import MethodError, SpecError
+from bpqp_bench.method.contract import Method, Variant
+from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.problem.instance import Array, Instance
+from bpqp_bench.problem.solution import Solution
 
 _OSQP_STATUS = ("iteration limit", "solved", "unbounded", "infeasible")
 

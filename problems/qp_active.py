@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from bpqp_bench import Family, Instance, Planted, Size
 from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.problem.instance import Array, Matrix
 
 # Size of the random part of an active constraint row beside its orthonormal part.
 _NOISE = 0.25

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpqp_bench.clock import PassTime
-from bpqp_bench.measurement import Accuracy, Measurement, Reference, content_key
-from bpqp_bench.profiles import Profile, profile
-from bpqp_bench.report.cells import Cells
+from bpqp_bench.method.phase_clock import PassTime
+from bpqp_bench.reference.accuracy import Accuracy
+from bpqp_bench.reference.solution import Reference
 from bpqp_bench.report.inputs import Inputs, Names
+from bpqp_bench.results.cells import Cells
+from bpqp_bench.results.measurement import Measurement, content_key
+from bpqp_bench.runner.profiles import Profile, profile
 
 # Factor on the time of bpqp, by registry name.
 SPEEDS = {

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 
 from bpqp_bench import Registry, Size, Solution
-from bpqp_bench.accuracy import gradient_accuracy, solution_accuracy
 from bpqp_bench.reference import compute_reference
+from bpqp_bench.reference.accuracy import gradient_accuracy, solution_accuracy
 
 
 @pytest.mark.parametrize("angle", [1e-12, 1e-9, 1e-6, 1e-3, 1.0, 3.0])

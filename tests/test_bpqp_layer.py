@@ -7,11 +7,11 @@ import torch
 from scipy.sparse.linalg import lsqr
 
 from bpqp_bench.errors import InstanceError, SpecError
-from bpqp_bench.instance import Size
 from bpqp_bench.layers import BPQP
 from bpqp_bench.layers.bpqp import BPQPWarning
 from bpqp_bench.layers.qp_solvers import DENSE_ONLY, SOLVERS
-from bpqp_bench.registry import Registry
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.instance import Size
 
 NAMES = ("P", "q", "A", "b", "G", "h")
 

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from bpqp_bench.accuracy import gradient_accuracy
-from bpqp_bench.clock import PhaseClock
-from bpqp_bench.contract import GRADIENT_NAMES, MethodError
-from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Instance, Size
+from bpqp_bench.errors import MethodError, SpecError
+from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.instance import DATA_NAMES, Instance, Size
 from bpqp_bench.reference import compute_reference
-from bpqp_bench.registry import Registry
+from bpqp_bench.reference.accuracy import gradient_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +39,13 @@ def test_gradients_agree_with_the_reference(registry, method, bound, family):
     for size in (Size(10, 5), Size(50, 10)):
         for seed in range(3):
             instance = registry.family(family).draw(size, seed)
-            reference = compute_reference(instance, np.ones(instance.n), GRADIENT_NAMES)
+            reference = compute_reference(instance, np.ones(instance.n), DATA_NAMES)
             if reference.certificate.degenerate:
                 continue
-            solution, found, _, _ = run(registry, method, instance, GRADIENT_NAMES)
+            solution, found, _, _ = run(registry, method, instance, DATA_NAMES)
             assert solution.status == "solved"
             assert solution.info["gradient"] == "exact"
-            for name in GRADIENT_NAMES:
+            for name in DATA_NAMES:
                 if np.any(reference.gradients[name]):
                     error = gradient_accuracy(found[name], reference.gradients[name])
                     assert error.one_minus_cos <= bound, (name, instance.name)

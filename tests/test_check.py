@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bpqp_bench import Method, MethodError, Registry, Solution
-from bpqp_bench.check import check_method
+from bpqp_bench.method.choice import MethodChoice
+from bpqp_bench.method.conformance import check_method
 from bpqp_bench.reference import NoReferenceError, compute_reference
-from bpqp_bench.registry import MethodChoice
 
 
 class Ball(Method):
@@ -282,7 +282,7 @@ def registry():
 
 def run(cls, registry):
     choice = MethodChoice(cls, {}, cls.name, cls.label)
-    return {result.name: result for result in check_method(choice, registry)}
+    return {result.name: result for result in check_method(choice, registry.family)}
 
 
 def failures(results):

@@ -11,9 +11,10 @@ import pytest
 import report_samples as samples
 
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.measurement import Accuracy, Measurement
+from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.report.claims import Judged, claims_markdown, judge_claims
 from bpqp_bench.report.claims.model import NOT, REPRODUCED, UNTESTED, overall
+from bpqp_bench.results.measurement import Measurement
 
 SIZES = ("10x5", "50x10", "100x20", "500x100")
 

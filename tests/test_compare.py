@@ -10,11 +10,11 @@ import pytest
 import report_samples as samples
 from click.testing import CliRunner
 
-from bpqp_bench.commands.report import compare
-from bpqp_bench.compare import agreement, compare_runs, different_machines
+from bpqp_bench.cli.report import compare
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.measurement import Measurement
-from bpqp_bench.report.cells import Cells
+from bpqp_bench.results.cells import Cells
+from bpqp_bench.results.compare import agreement, compare_runs, different_machines
+from bpqp_bench.results.measurement import Measurement
 
 HERE = {"cpu": "X", "cores": 2, "physical_cores": 2, "memory": 2**34, "threads": 1}
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bpqp_bench.errors import InstanceError, SpecError
-from bpqp_bench.instance import SecondOrderCone
 from bpqp_bench.layers import ConvexProgram
 from bpqp_bench.layers.convex_program import cvxpy_solver, quadratic_solver
 from bpqp_bench.layers.problem import ConvexQP, Tolerances
+from bpqp_bench.problem.instance import SecondOrderCone
 
 TIGHT = Tolerances(1e-10, 1e-10)
 

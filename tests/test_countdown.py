@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from bpqp_bench.commands.portfolio import portfolio_line
-from bpqp_bench.countdown import (
+from bpqp_bench.cli.portfolio import portfolio_line
+from bpqp_bench.cli.progress import LineProgress
+from bpqp_bench.errors import ResultsError
+from bpqp_bench.runner.countdown import (
     COUNTDOWN,
     Countdown,
     Followed,
@@ -15,11 +17,10 @@ from bpqp_bench.countdown import (
     expected_parts_csv,
     load_expected_parts,
 )
-from bpqp_bench.errors import ResultsError
-from bpqp_bench.portfolio.config import planned_parts, portfolio_configs
-from bpqp_bench.profiles import PROFILES, profile
-from bpqp_bench.progress import LineProgress, Silent, State
-from bpqp_bench.summary import eta_quality
+from bpqp_bench.runner.profiles import PROFILES, profile
+from bpqp_bench.runner.progress import Silent, State
+from bpqp_bench.runner.time_split import eta_quality
+from bpqp_bench.tasks.portfolio.config import planned_parts, portfolio_configs
 
 A, B = PartKey("epoch", "m", "a", 100, 10), PartKey("epoch", "m", "b", 100, 10)
 REPORT = PartKey("report")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bpqp_bench.compare import MACHINE_FIELDS
-from bpqp_bench.environment import code_hash, describe_environment
-from bpqp_bench.plan import Plan, Request, make_plan
-from bpqp_bench.registry import Registry
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.results.compare import MACHINE_FIELDS
+from bpqp_bench.results.environment import code_hash, describe_environment
+from bpqp_bench.runner.plan import Plan, Request, make_plan
 
 METHOD = """
 from bpqp_bench import Method

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bpqp_bench.countdown import EXPECTED_PARTS
-from bpqp_bench.estimate import Estimator, Rest
-from bpqp_bench.expected import EXPECTED, Key, expected_csv, expected_times, load_expected
-from bpqp_bench.measurement import Measurement
-from bpqp_bench.plan import NO_WARMUP_S, Block, Cell, Plan
 from bpqp_bench.report.publish import publish_expected
-from bpqp_bench.results import load_measurements, read_config
-from bpqp_bench.summary import RunSummary, TimeSplit, eta_quality
+from bpqp_bench.results.measurement import Measurement
+from bpqp_bench.results.run_directory import load_measurements, read_config
+from bpqp_bench.runner.countdown import EXPECTED_PARTS
+from bpqp_bench.runner.estimate import Estimator, Rest
+from bpqp_bench.runner.expected import EXPECTED, Key, expected_csv, expected_times, load_expected
+from bpqp_bench.runner.plan import NO_WARMUP_S, Block, Cell, Plan
+from bpqp_bench.runner.time_split import RunSummary, TimeSplit, eta_quality
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"

@@ -17,7 +17,7 @@ from scipy.optimize import linprog
 
 from bpqp_bench import Registry, Size, draw
 from bpqp_bench.errors import SpecError
-from bpqp_bench.registry import builtin_directory
+from bpqp_bench.plugins.registry import builtin_directory
 
 REGISTRY = Registry()
 FAMILIES = ("qp", "lp", "lp[eps=0]", "socp", "socp-robust", "qp-active", "qp-active[density=0.3]")
@@ -136,7 +136,7 @@ def test_bits_survive_a_fresh_process(family, threads):
     code = (
         "import json, sys\n"
         "from bpqp_bench import Registry, Size\n"
-        "from bpqp_bench.instance import Size\n"
+        "from bpqp_bench.problem.instance import Size\n"
         "f = Registry().family\n"
         f"print(json.dumps([f(x).draw(Size(200, 60), 7).sha256 for x in ({family!r}, 'qp')]))\n"
     )

@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from bpqp_bench.memory import free_memory, total_memory
+from bpqp_bench.runner.memory_limit import free_memory, total_memory
 
 MIB = 2**20
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from bpqp_bench import Instance, MethodError, PhaseClock, SecondOrderCone, Size
-from bpqp_bench.check import check_method
 from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.exact import exact_adjoint, full_kkt_matrix, gradients, kkt_point
 from bpqp_bench.layers.exact_layer import ExactKKT
-from bpqp_bench.registry import Registry
+from bpqp_bench.method.conformance import check_method
+from bpqp_bench.plugins.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 ALL = ("P", "q", "A", "b", "G", "h")
@@ -364,8 +364,8 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 import jax, jaxopt
 from bpqp_bench import PhaseClock, Size
-from bpqp_bench.contract import MethodError
-from bpqp_bench.registry import Registry
+from bpqp_bench.errors import MethodError
+from bpqp_bench.plugins.registry import Registry
 from test_methods_baselines import ALL, call, numerical_gradients, planted_qp
 
 out, r = {}, Registry()
@@ -449,7 +449,7 @@ def test_documented_method_is_the_template_and_keeps_the_contract(tmp_path):
     registry = Registry(methods_dirs=(tmp_path,))
     assert not registry.broken
     for key in ("kkt-example", "kkt-piqp"):
-        failed = [r for r in check_method(registry.method(key), registry) if not r.passed]
+        failed = [r for r in check_method(registry.method(key), registry.family) if not r.passed]
         assert not failed, failed
     problem, z, _, lam = planted_qp()
     v = np.random.default_rng(1).standard_normal(problem.n)

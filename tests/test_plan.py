@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bpqp_bench.errors import SpecError
-from bpqp_bench.plan import Plan, Request, Shard, make_plan
-from bpqp_bench.registry import Registry
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.runner.plan import Plan, Request, Shard, make_plan
 
 BASE = Request(
     methods=("exact", "exact-solve"),

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from scipy.stats import kurtosis
 
-from bpqp_bench.portfolio.alpha import WINDOWS, alpha_features
-from bpqp_bench.portfolio.covariance import (
+from bpqp_bench.tasks.portfolio.alpha import WINDOWS, alpha_features
+from bpqp_bench.tasks.portfolio.covariance import (
     CovarianceError,
     checked_covariance,
     estimate_covariance,
     rolling_covariance,
 )
-from bpqp_bench.portfolio.data import DataError, Splits, robust_zscore, shorten, split_days
-from bpqp_bench.portfolio.metrics import correlation
-from bpqp_bench.portfolio.sp500 import PriceSettings, price_market
-from bpqp_bench.portfolio.synthetic import SyntheticSettings, synthetic_market
+from bpqp_bench.tasks.portfolio.data import DataError, Splits, robust_zscore, shorten, split_days
+from bpqp_bench.tasks.portfolio.metrics import correlation
+from bpqp_bench.tasks.portfolio.sp500 import PriceSettings, price_market
+from bpqp_bench.tasks.portfolio.synthetic import SyntheticSettings, synthetic_market
 
 # Few features: they do not enter what is tested, and most of the time goes into them.
 LONG = SyntheticSettings(assets=120, features=24, train=1000, valid=100, test=100, window=30)
@@ -323,7 +323,7 @@ def test_matrices_that_are_no_covariance():
 
 def test_sp500_prices_come_with_skfolio():
     pytest.importorskip("skfolio")
-    from bpqp_bench.portfolio.sp500 import sp500_market
+    from bpqp_bench.tasks.portfolio.sp500 import sp500_market
 
     market = sp500_market(PriceSettings(train_days=20, valid_days=5, test_days=5))
     assert len(market.assets) == 20

@@ -9,38 +9,37 @@ import torch
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
-from bpqp_bench.contract import MethodError
-from bpqp_bench.errors import ResultsError, SpecError
+from bpqp_bench.errors import MethodError, ResultsError, SpecError
 from bpqp_bench.layers.dc3 import Settings as DC3Settings
-from bpqp_bench.portfolio.covariance import CovarianceError
-from bpqp_bench.portfolio.dc3 import DC3Choice, train_dc3
-from bpqp_bench.portfolio.gradients import gradient_table
-from bpqp_bench.portfolio.metrics import (
+from bpqp_bench.method.torch_module import MethodLayer
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.tasks.portfolio.covariance import CovarianceError
+from bpqp_bench.tasks.portfolio.dc3 import DC3Choice, train_dc3
+from bpqp_bench.tasks.portfolio.gradients import gradient_table
+from bpqp_bench.tasks.portfolio.metrics import (
     correlation,
     max_drawdown,
     rank_correlation,
     sharpe,
     summarize_series,
 )
-from bpqp_bench.portfolio.model import initial_predictor
-from bpqp_bench.portfolio.problem import (
+from bpqp_bench.tasks.portfolio.model import initial_predictor
+from bpqp_bench.tasks.portfolio.problem import (
     MeanVariance,
     exact_decision,
     portfolio_instance,
     simplex_projection,
 )
-from bpqp_bench.portfolio.significance import compare_series, drawn_days
-from bpqp_bench.portfolio.speed import measure_steps
-from bpqp_bench.portfolio.synthetic import SyntheticSettings, synthetic_market
-from bpqp_bench.portfolio.train import (
+from bpqp_bench.tasks.portfolio.significance import compare_series, drawn_days
+from bpqp_bench.tasks.portfolio.speed import measure_steps
+from bpqp_bench.tasks.portfolio.synthetic import SyntheticSettings, synthetic_market
+from bpqp_bench.tasks.portfolio.train import (
     LearningSettings,
     evaluate,
     exact,
     prepare_days,
     train,
 )
-from bpqp_bench.registry import Registry
-from bpqp_bench.torch_layer import MethodLayer
 
 MARKET = SyntheticSettings(assets=8, features=24, train=10, valid=4, test=5, window=30)
 LEARNING = LearningSettings(hidden=12, epochs=3, lr=1e-3)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bpqp_bench.portfolio.covariance import estimate_covariance
-from bpqp_bench.portfolio.data import DataError
-from bpqp_bench.portfolio.qlib_data import QlibSettings, qlib_market
+from bpqp_bench.tasks.portfolio.covariance import estimate_covariance
+from bpqp_bench.tasks.portfolio.data import DataError
+from bpqp_bench.tasks.portfolio.qlib_data import QlibSettings, qlib_market
 
 SYMBOLS = ("SH600000", "SH600001", "SZ000001", "SZ000002", "SZ000003")
 DAYS = pd.bdate_range("2019-01-01", periods=420)

@@ -9,20 +9,22 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from bpqp_bench.commands.portfolio import portfolio, render_portfolio
-from bpqp_bench.countdown import Countdown
+from bpqp_bench.cli.portfolio import portfolio, render_portfolio
 from bpqp_bench.errors import ResultsError, SpecError
-from bpqp_bench.portfolio import experiment
-from bpqp_bench.portfolio.config import (
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.runner.countdown import Countdown
+from bpqp_bench.runner.profiles import PROFILES
+from bpqp_bench.tasks.portfolio import experiment
+from bpqp_bench.tasks.portfolio.config import (
     METHODS,
     PortfolioConfig,
     planned_parts,
     portfolio_configs,
 )
-from bpqp_bench.portfolio.data import DataError
-from bpqp_bench.portfolio.experiment import plan_portfolio, run_portfolio
-from bpqp_bench.portfolio.metrics import SERIES, summarize_series
-from bpqp_bench.portfolio.results import (
+from bpqp_bench.tasks.portfolio.data import DataError
+from bpqp_bench.tasks.portfolio.experiment import plan_portfolio, run_portfolio
+from bpqp_bench.tasks.portfolio.metrics import SERIES, summarize_series
+from bpqp_bench.tasks.portfolio.results import (
     SUMMARY_METRICS,
     PortfolioFolder,
     load_json,
@@ -30,9 +32,7 @@ from bpqp_bench.portfolio.results import (
     load_series,
     summary_frame,
 )
-from bpqp_bench.portfolio.train import LearningSettings
-from bpqp_bench.profiles import PROFILES
-from bpqp_bench.registry import Registry
+from bpqp_bench.tasks.portfolio.train import LearningSettings
 
 CONFIG = PortfolioConfig(
     methods=("two-stage", "bpqp-fast", "dc3"),

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bpqp_bench.clock import PhaseClock
 from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import SecondOrderCone
 from bpqp_bench.layers.problem import ConvexQP, Tolerances
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, SOLVERS, solve_qp
+from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.problem.instance import SecondOrderCone
 
 TIGHT = Tolerances(1e-9, 1e-9, 100_000)
 # HiGHS regularizes the Hessian by 1e-7, which is the accuracy that it can reach.

@@ -8,7 +8,7 @@ import pytest
 from report_samples import full_sample, write_run
 
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.registry import Registry
+from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.publish import (

@@ -8,7 +8,7 @@ import pytest
 
 from bpqp_bench import Registry, Size
 from bpqp_bench.errors import PluginError, SpecError
-from bpqp_bench.registry import builtin_directory
+from bpqp_bench.plugins.registry import builtin_directory
 
 FAMILY_FILE = """
 import numpy as np

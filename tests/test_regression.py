@@ -16,11 +16,17 @@ import pytest
 from click.testing import CliRunner
 
 from bpqp_bench import Registry, Size, regression
-from bpqp_bench.commands.regress import regress
+from bpqp_bench.cli.regress import regress
 from bpqp_bench.errors import BenchError, ResultsError
-from bpqp_bench.instance import Array
+from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference import compute_reference
-from bpqp_bench.regression import CellVerdict, RegressionConfig, alarms, check_regression, checkout
+from bpqp_bench.tracking.regression import (
+    CellVerdict,
+    RegressionConfig,
+    alarms,
+    check_regression,
+    checkout,
+)
 
 _ROOT = Path(__file__).resolve().parent.parent
 

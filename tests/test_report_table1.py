@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import report_samples as samples
 
-from bpqp_bench.published import published_accuracy, published_time
 from bpqp_bench.report.latex import document, escape
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.model import Cell, Table
+from bpqp_bench.report.published import published_accuracy, published_time
 from bpqp_bench.report.render import write_table
 from bpqp_bench.report.tables import efficiency
 

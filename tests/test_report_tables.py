@@ -12,13 +12,11 @@ import pytest
 import report_samples as samples
 from click.testing import CliRunner
 
-from bpqp_bench.commands.report import export, report
+from bpqp_bench.cli.report import export, report
 from bpqp_bench.errors import ResultsError, SpecError
-from bpqp_bench.measurement import Accuracy, Measurement, Reference
-from bpqp_bench.plan import make_plan
-from bpqp_bench.profiles import PROFILES, profile
-from bpqp_bench.registry import Registry
-from bpqp_bench.report.cells import Cells
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.reference.accuracy import Accuracy
+from bpqp_bench.reference.solution import Reference
 from bpqp_bench.report.figures import profiles
 from bpqp_bench.report.model import Cell, Panel, Table
 from bpqp_bench.report.tables import (
@@ -30,7 +28,11 @@ from bpqp_bench.report.tables import (
     scaling,
     solvers,
 )
-from bpqp_bench.results import to_frame
+from bpqp_bench.results.cells import Cells
+from bpqp_bench.results.measurement import Measurement
+from bpqp_bench.results.run_directory import to_frame
+from bpqp_bench.runner.plan import make_plan
+from bpqp_bench.runner.profiles import PROFILES, profile
 
 
 def find(panel: Panel, label: str, column: int, section: str | None = None) -> Cell:

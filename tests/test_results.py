@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpqp_bench.clock import PassTime
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.measurement import Accuracy, Measurement, Reference, content_key
-from bpqp_bench.results import (
+from bpqp_bench.method.phase_clock import PassTime
+from bpqp_bench.reference.accuracy import Accuracy
+from bpqp_bench.reference.solution import Reference
+from bpqp_bench.results.measurement import Measurement, content_key
+from bpqp_bench.results.run_directory import (
     MEASUREMENTS,
     RunDirectory,
     load_measurements,

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bpqp_bench.estimate import Estimator, Rest
-from bpqp_bench.plan import Block, Cell, Plan, Request, make_plan
-from bpqp_bench.progress import LineProgress, State, duration
-from bpqp_bench.registry import Registry
+from bpqp_bench.cli.progress import LineProgress, duration
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.runner.estimate import Estimator, Rest
+from bpqp_bench.runner.plan import Block, Cell, Plan, Request, make_plan
+from bpqp_bench.runner.progress import State
 
 METHODS = ("exact", "exact-solve", "bpqp", "cvxpy")
 

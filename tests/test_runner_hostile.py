@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bpqp_bench.measurement import Measurement
-from bpqp_bench.plan import Plan, Request, make_plan
-from bpqp_bench.registry import Registry
-from bpqp_bench.results import load_measurements
-from bpqp_bench.runner import Options, execute, open_run
-from bpqp_bench.summary import RunSummary
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.results.measurement import Measurement
+from bpqp_bench.results.run_directory import load_measurements
+from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.plan import Plan, Request, make_plan
+from bpqp_bench.runner.time_split import RunSummary
 
 ADAPTERS = Path(__file__).parent / "adapters"
 LIMIT_S = 1.5

@@ -10,13 +10,13 @@ import pytest
 import scipy.sparse as sp
 
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.instance import Size
-from bpqp_bench.plan import Request, make_plan
-from bpqp_bench.registry import Registry
-from bpqp_bench.replay import load_instance, replay_call, save_instance
-from bpqp_bench.results import load_measurements
-from bpqp_bench.runner import Options, execute, open_run
-from bpqp_bench.summary import RunSummary
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.instance import Size
+from bpqp_bench.results.run_directory import load_measurements
+from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.plan import Request, make_plan
+from bpqp_bench.runner.replay import load_instance, replay_call, save_instance
+from bpqp_bench.runner.time_split import RunSummary
 
 ADAPTERS = Path(__file__).parent / "adapters"
 FOLDERS = ((ADAPTERS,), (ADAPTERS / "families",))

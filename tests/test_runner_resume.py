@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bpqp_bench.cli import main
-from bpqp_bench.results import load_measurements
+from bpqp_bench.cli.main import main
+from bpqp_bench.results.run_directory import load_measurements
 
 ADAPTERS = Path(__file__).parent / "adapters"
 ASKED = [
@@ -32,7 +32,7 @@ def arguments(out: Path, *more: str) -> list[str]:
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "bpqp_bench.cli", *arguments(out, *more)],
+        [sys.executable, "-m", "bpqp_bench", *arguments(out, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

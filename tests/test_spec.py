@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpqp_bench.errors import SpecError
-from bpqp_bench.spec import format_spec, parse_spec, typed_parameters
+from bpqp_bench.plugins.specification import parse_spec
+from bpqp_bench.problem.parameters import format_spec, typed_parameters
 
 DEFAULTS = {"eps": 1e-6, "steps": 10, "fixed": False, "mode": "fast"}
 

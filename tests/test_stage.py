@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from bpqp_bench.stage import StagePage
+from bpqp_bench.runner.heartbeat import StagePage
 
 
 def test_a_new_page_is_idle_since_now():
@@ -31,7 +31,7 @@ def test_a_reader_never_sees_half_of_a_change():
     # In another process: threads of one take turns and never meet in the middle of a store.
     page = StagePage()
     code = (
-        "from bpqp_bench.stage import StagePage\n"
+        "from bpqp_bench.runner.heartbeat import StagePage\n"
         f"page = StagePage({page.fd})\n"
         "while True: page.enter('forward'); page.enter('idle')"
     )

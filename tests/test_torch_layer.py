@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from bpqp_bench.contract import Method, MethodError, Solution
-from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Instance, Size
-from bpqp_bench.registry import MethodChoice, Registry
-from bpqp_bench.torch_layer import MethodLayer
+from bpqp_bench.errors import MethodError, SpecError
+from bpqp_bench.method.choice import MethodChoice
+from bpqp_bench.method.contract import Method
+from bpqp_bench.method.torch_module import MethodLayer
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.instance import Instance, Size
+from bpqp_bench.problem.solution import Solution
 
 N, NEQ, NINEQ = 6, 2, 4
 

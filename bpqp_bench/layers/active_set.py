@@ -17,9 +17,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock, residuals
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = [
     "ActiveSet",

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, blas, cho_factor, cho_solve, eigvalsh, solve, solve_triangular
 
-from bpqp_bench.instance import Array
+from bpqp_bench.problem.instance import Array
 
 __all__ = [
     "JACOBIAN_NAMES",

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bpqp_bench.contract import MethodError
-from bpqp_bench.errors import InstanceError
-from bpqp_bench.instance import Array
+from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers.bpqp_core import (
     Adjoint,
     ForwardPass,
@@ -29,6 +27,7 @@ from bpqp_bench.layers.torch_data import (
     read_batch,
     sparse_gradient,
 )
+from bpqp_bench.problem.instance import Array
 
 __all__ = ["BPQP", "BPQPWarning"]
 

@@ -21,9 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.contract import MethodError
-from bpqp_bench.errors import SpecError
-from bpqp_bench.instance import Array, Matrix
+from bpqp_bench.errors import MethodError, SpecError
 from bpqp_bench.layers.active_set import (
     ActiveSet,
     Mask,
@@ -37,6 +35,7 @@ from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt, independent_rows
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, SOLVERS, solve_qp
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = [
     "BACKWARD_SOLVERS",

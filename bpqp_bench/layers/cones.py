@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.active_set import Mask, stack_rows
 from bpqp_bench.layers.kkt import factorize_kkt
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock, residuals
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = ["ConeTerms", "cone_terms", "polish_cones"]
 

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from bpqp_bench.errors import InstanceError, SpecError
-from bpqp_bench.instance import Array
 from bpqp_bench.layers.active_set import ActiveSet, decide_active
 from bpqp_bench.layers.bpqp_core import BACKWARD_SOLVERS, GRADIENTS, Settings, adjoint_qp
 from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.kkt import factorize_kkt
 from bpqp_bench.layers.problem import ConvexQP, Tolerances
 from bpqp_bench.layers.qp_solvers import solve_qp
+from bpqp_bench.problem.instance import Array
 
 __all__ = ["ConvexProgram", "cvxpy_solver", "quadratic_solver"]
 

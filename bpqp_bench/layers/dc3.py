@@ -24,7 +24,7 @@ import torch
 from scipy.linalg import lu_factor, lu_solve, qr
 from torch import Tensor, nn
 
-from bpqp_bench.instance import Array
+from bpqp_bench.problem.instance import Array
 
 __all__ = ["DC3", "Settings", "Training", "cache_directory", "cached_training", "train"]
 

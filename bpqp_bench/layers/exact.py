@@ -32,11 +32,12 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 
-from bpqp_bench.contract import MethodError, Solution
-from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.errors import MethodError
 from bpqp_bench.layers.bpqp_core import Settings, forward_pass
 from bpqp_bench.layers.cones import cone_terms
 from bpqp_bench.layers.problem import ConvexQP, Phase, no_clock
+from bpqp_bench.problem.instance import Array, Instance, Matrix
+from bpqp_bench.problem.solution import Solution
 
 __all__ = [
     "Adjoint",

@@ -7,9 +7,9 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from bpqp_bench.instance import Instance, Size
 from bpqp_bench.layers.bpqp_core import Settings
 from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_point, solve_forward
+from bpqp_bench.problem.instance import Instance, Size
 
 __all__ = ["ExactKKT"]
 

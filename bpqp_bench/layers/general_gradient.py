@@ -26,8 +26,8 @@ import scipy.sparse.linalg as spla
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.problem import Phase, no_clock
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = ["general_adjoint"]
 

@@ -37,8 +37,8 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from scipy.linalg import lapack
 
-from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.problem import Phase, no_clock
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = ["KKTFactor", "KKTSolution", "factorize_kkt", "independent_rows"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array, Instance, Matrix, SecondOrderCone
+from bpqp_bench.problem.instance import Array, Instance, Matrix, SecondOrderCone
 
 __all__ = [
     "ConvexQP",

@@ -13,8 +13,8 @@ import torch
 from scipy.linalg import lapack
 
 from bpqp_bench.errors import InstanceError
-from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.problem import ConvexQP
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = ["NAMES", "Argument", "Batch", "check_convex", "read_batch", "sparse_gradient"]
 

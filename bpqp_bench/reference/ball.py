@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array, Instance
+from bpqp_bench.problem.instance import Array, Instance
 from bpqp_bench.reference.extended import DD
 
 __all__ = ["Ball", "is_ball", "solve_ball"]

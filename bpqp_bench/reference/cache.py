@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.problem.instance import Array, Instance, Matrix
 from bpqp_bench.reference.compute import compute_reference
 from bpqp_bench.reference.solution import Certificate, ReferenceSolution
 
@@ -135,6 +135,6 @@ def _code_version() -> str:
     """Hash of the sources that a reference depends on: a changed formula finds no old file."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in (*sorted(package.glob("*.py")), package.parent / "instance.py"):
+    for source in (*sorted(package.glob("*.py")), package.parent / "problem" / "instance.py"):
         digest.update(source.read_bytes())
     return digest.hexdigest()

@@ -8,16 +8,15 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.contract import GRADIENT_NAMES
-from bpqp_bench.instance import Array, Instance, Matrix
-from bpqp_bench.reference.active import solve_quadratic
+from bpqp_bench.problem.instance import DATA_NAMES, Array, Instance, Matrix
 from bpqp_bench.reference.ball import is_ball, solve_ball
-from bpqp_bench.reference.cones import solve_conic
-from bpqp_bench.reference.conic import group_cones
 from bpqp_bench.reference.extended import DD
 from bpqp_bench.reference.gradients import Triple, assemble_gradients
-from bpqp_bench.reference.interior import Quadratic
 from bpqp_bench.reference.point import Point
+from bpqp_bench.reference.qp_active_set import solve_quadratic
+from bpqp_bench.reference.qp_interior_point import Quadratic
+from bpqp_bench.reference.socp_active_set import solve_conic
+from bpqp_bench.reference.socp_interior_point import group_cones
 from bpqp_bench.reference.solution import Certificate, NoReferenceError, ReferenceSolution
 
 __all__ = ["compute_reference"]
@@ -190,11 +189,11 @@ def _ball(instance: Instance, v: Array, wrt: Sequence[str]) -> ReferenceSolution
 
 
 def _check(instance: Instance, v: Array, wrt: Sequence[str]) -> None:
-    unknown = set(wrt) - set(GRADIENT_NAMES)
+    unknown = set(wrt) - set(DATA_NAMES)
     if unknown:
         raise NoReferenceError(
             f"no gradient with respect to {', '.join(sorted(unknown))}; choose from "
-            f"{', '.join(GRADIENT_NAMES)}",
+            f"{', '.join(DATA_NAMES)}",
             "input",
         )
     if v.shape != (instance.n,) or not np.isfinite(v).all():

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bpqp_bench.instance import Array
+from bpqp_bench.problem.instance import Array
 
 __all__ = ["DD", "ExactProduct", "concatenate", "outer_sum"]
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array, Instance, Matrix
+from bpqp_bench.problem.instance import Array, Instance, Matrix
 from bpqp_bench.reference.extended import DD, outer_sum
 
 __all__ = ["Triple", "assemble_gradients"]

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from bpqp_bench.instance import Array
+from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference.extended import DD, ExactProduct
 
 __all__ = ["KKTSystem", "Refined", "null_directions", "rank_deficiency"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bpqp_bench.instance import Array
+from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference.extended import DD
 from bpqp_bench.reference.kkt import KKTSystem
 

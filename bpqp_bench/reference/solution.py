@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bpqp_bench.errors import BenchError
-from bpqp_bench.instance import Array, Matrix
-from bpqp_bench.measurement import Reference
+from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["Certificate", "NoReferenceError", "ReferenceSolution"]
+__all__ = ["Certificate", "NoReferenceError", "Reference", "ReferenceSolution"]
 
 Cause = Literal["infeasible", "unbounded", "not-convex", "not-converged", "too-large", "input"]
 
@@ -21,6 +20,18 @@ class NoReferenceError(BenchError):
     def __init__(self, message: str, cause: Cause) -> None:
         super().__init__(message)
         self.cause: Cause = cause
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the certificate of the reference says, as far as tables need it."""
+
+    degenerate: bool
+    why: str
+    n_active: int
+    margin: float
+    condition: float
+    residual: float
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from bpqp_bench.errors import ResultsError, SpecError
-from bpqp_bench.profiles import Profile, profile
-from bpqp_bench.registry import Registry
-from bpqp_bench.report.cells import Cells
-from bpqp_bench.results import load_measurements, to_frame
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.results.cells import Cells
+from bpqp_bench.results.run_directory import load_measurements, to_frame
+from bpqp_bench.runner.profiles import Profile, profile
 
 __all__ = ["Inputs", "MethodName", "Names", "load_inputs"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import Profile
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
 
 if TYPE_CHECKING:
     from bpqp_bench.report.inputs import Inputs

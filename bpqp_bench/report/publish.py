@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bpqp_bench.countdown import COUNTDOWN, EXPECTED_PARTS, expected_parts_csv
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.expected import EXPECTED, expected_csv
-from bpqp_bench.registry import Registry
+from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.markdown import Footnotes, panel_markdown
 from bpqp_bench.report.render import render_inputs
 from bpqp_bench.report.tables import requested_methods
 from bpqp_bench.report.tables.efficiency import TABLE
-from bpqp_bench.results import MEASUREMENTS
+from bpqp_bench.results.run_directory import MEASUREMENTS
+from bpqp_bench.runner.countdown import COUNTDOWN, EXPECTED_PARTS, expected_parts_csv
+from bpqp_bench.runner.expected import EXPECTED, expected_csv
 
 __all__ = [
     "BEGIN",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 
-from bpqp_bench.registry import Registry
+from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.claims import Judged, claims_markdown, judge_claims
 from bpqp_bench.report.figures import FIGURES
 from bpqp_bench.report.figures._style import RC

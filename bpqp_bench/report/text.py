@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from bpqp_bench.results.cells import Outcome
 from bpqp_bench.statistics import Ratio
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "interval",
     "memory",
     "milliseconds",
+    "outcome_text",
     "plus_minus",
     "ratio",
     "significant",
@@ -81,3 +83,17 @@ def memory(size: float) -> str:
     """Print bytes as MiB or GiB."""
     mib = size / 2**20
     return f"{significant(mib)} MiB" if mib < 1000 else f"{significant(mib / 1024)} GiB"
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Print what stands in place of a figure that does not exist; nothing where there is one."""
+    if outcome.state == "timeout":
+        limit = "limit" if outcome.limit_s is None else f"{significant(outcome.limit_s)} s"
+        return f">{limit}"
+    return {
+        "measured": "",
+        "failed": "failed",
+        "unsupported": "—",
+        "unavailable": "unavailable",
+        "missing": "not run",
+    }[outcome.state]

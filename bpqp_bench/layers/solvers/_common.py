@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array, Matrix
 from bpqp_bench.layers.problem import ConvexQP, QPSolution, residuals
+from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = ["answer", "csc", "csc_upper", "dense", "failed", "stack_dense", "stack_sparse"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.instance import Array
 from bpqp_bench.layers.problem import ConvexQP
 from bpqp_bench.layers.solvers._common import csc, stack_sparse
+from bpqp_bench.problem.instance import Array
 
 __all__ = ["cone_multipliers", "conic_rows"]
 

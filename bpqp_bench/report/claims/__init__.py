@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bpqp_bench.published import claims
 from bpqp_bench.report.claims.model import Finding, Judged, Verdict
 from bpqp_bench.report.claims.portfolio import c7, c8, c9
 from bpqp_bench.report.claims.quality import c5, c10, c11
 from bpqp_bench.report.claims.speed import c1, c2, c3, c4, c6
 from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.published import claims
 
 __all__ = ["Finding", "Judged", "Verdict", "claims_markdown", "judge_claims"]
 

@@ -17,7 +17,6 @@ from typing import Any
 import pandas as pd
 
 from bpqp_bench.errors import ResultsError
-from bpqp_bench.portfolio.results import load_json
 from bpqp_bench.report.claims.model import (
     NOT,
     REPRODUCED,
@@ -33,6 +32,7 @@ from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.tables._portfolio import MARKETS
 from bpqp_bench.report.tables.dc3 import FAMILIES, dc3_methods
 from bpqp_bench.report.text import interval, significant
+from bpqp_bench.tasks.portfolio.results import load_json
 
 __all__ = ["SUMMARY", "c7", "c8", "c9"]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-from bpqp_bench.profiles import PROFILES
-from bpqp_bench.report.cells import PROTOCOLS
 from bpqp_bench.report.claims.model import NOT, REPRODUCED, UNTESTED, Finding, Judged, overall
 from bpqp_bench.report.claims.ratios import BPQP, table1_sizes
 from bpqp_bench.report.claims.setup import machine, phase_story, versions
@@ -15,7 +13,9 @@ from bpqp_bench.report.tables.dc3 import FAMILIES as DC3_FAMILIES
 from bpqp_bench.report.tables.dc3 import dc3_methods
 from bpqp_bench.report.tables.scaling import fit_cells
 from bpqp_bench.report.tables.solvers import BACKWARD, FORWARD, pair
-from bpqp_bench.report.text import interval, significant, tiny
+from bpqp_bench.report.text import interval, outcome_text, significant, tiny
+from bpqp_bench.results.cells import PROTOCOLS
+from bpqp_bench.runner.profiles import PROFILES
 
 __all__ = ["c5", "c10", "c11"]
 
@@ -157,7 +157,9 @@ def c11(inputs: Inputs, claim: dict[str, str]) -> Judged:
                 if outcome.state == "measured" and worst <= _ACCURATE:
                     good += 1
                 else:
-                    found = tiny(float(worst)) if len(rows) else outcome.text or "no gradient"
+                    found = (
+                        tiny(float(worst)) if len(rows) else outcome_text(outcome) or "no gradient"
+                    )
                     bad.append(f"{names[0]} + {names[1]} at {size}: {found}")
         kinds = [len({names[side] for names in seen}) for side in (0, 1)]
         if min(kinds) < _SOLVERS_NEEDED and not bad:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bpqp_bench.published import published_time
-from bpqp_bench.report.cells import Pass, Protocol
 from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.published import published_time
 from bpqp_bench.report.tables.efficiency import FAMILIES
 from bpqp_bench.report.text import interval, significant
+from bpqp_bench.results.cells import Pass, Protocol
 from bpqp_bench.statistics import Ratio, paired_ratio
 
 __all__ = ["BPQP", "LAYERS", "CellRatio", "cell_ratio", "published_ratio", "table1_sizes"]

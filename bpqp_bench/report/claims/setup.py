@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.clock import PHASES
+from bpqp_bench.method.phase_clock import PHASES
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.text import significant
 

@@ -6,9 +6,6 @@ import math
 
 import numpy as np
 
-from bpqp_bench.profiles import PROFILES
-from bpqp_bench.published import published_time
-from bpqp_bench.report.cells import PROTOCOLS, Protocol
 from bpqp_bench.report.claims.model import (
     NOT,
     REPRODUCED,
@@ -29,8 +26,11 @@ from bpqp_bench.report.claims.ratios import (
 )
 from bpqp_bench.report.claims.setup import clock_difference, machine, phase_story, versions
 from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.published import published_time
 from bpqp_bench.report.tables.efficiency import FAMILIES
-from bpqp_bench.report.text import significant
+from bpqp_bench.report.text import outcome_text, significant
+from bpqp_bench.results.cells import PROTOCOLS, Protocol
+from bpqp_bench.runner.profiles import PROFILES
 
 __all__ = ["c1", "c2", "c3", "c4", "c6"]
 
@@ -294,7 +294,7 @@ def _large(
             verdicts.append(REPRODUCED if ratio.faster else NOT)
         elif inputs.cells.outcome("qp", size, other.key).state == "measured":
             own = inputs.cells.outcome("qp", size, inputs.names.method(BPQP).key)
-            parts.append(f"{size}: BPQP {own.text}, the other finished")
+            parts.append(f"{size}: BPQP {outcome_text(own)}, the other finished")
             verdicts.append(NOT)
         else:
             parts.append(f"{size}: no comparison, the limit was hit or nothing measured")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.clock import PHASES
+from bpqp_bench.method.phase_clock import PHASES
 from bpqp_bench.report.figures._style import legend_below, new_figure
 from bpqp_bench.report.figures.accuracy_time import largest_common_size
 from bpqp_bench.report.inputs import Inputs, MethodName

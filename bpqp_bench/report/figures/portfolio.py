@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpqp_bench.portfolio.results import PortfolioFolder, RunResult, load_series
 from bpqp_bench.report.figures._style import legend_below, new_figure, styles
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables._portfolio import MARKETS, Results, read_results
+from bpqp_bench.tasks.portfolio.results import PortfolioFolder, RunResult, load_series
 
 __all__ = ["FIGURE"]
 

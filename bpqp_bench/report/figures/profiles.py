@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpqp_bench.profiles import PROFILES
 from bpqp_bench.report.figures._style import Style, legend_below, new_figure, styles
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
+from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import performance_profile
 
 __all__ = ["ACCURATE", "FIGURE"]

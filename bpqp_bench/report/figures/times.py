@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bpqp_bench.profiles import PROFILES
-from bpqp_bench.published import published_time
-from bpqp_bench.report.cells import PROTOCOLS, Pass, Protocol
 from bpqp_bench.report.figures._style import Style, legend_below, new_figure, size_axis, styles
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
+from bpqp_bench.report.published import published_time
 from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
 from bpqp_bench.report.tables.large_scale import FAMILY
+from bpqp_bench.results.cells import PROTOCOLS, Pass, Protocol
+from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import summarize
 
 __all__ = ["FIGURE"]

@@ -6,10 +6,10 @@ with an underscore are helpers.
 
 from __future__ import annotations
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import PROFILES, Profile
 from bpqp_bench.report.discovery import discover
 from bpqp_bench.report.model import TableModule
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import PROFILES, Profile
 
 __all__ = ["TABLES", "all_requests", "requested_methods"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bpqp_bench.profiles import PROFILES, Profile
-from bpqp_bench.published import Published
-from bpqp_bench.report.cells import Cells, Outcome, Pass, Protocol, sort_sizes
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell
-from bpqp_bench.report.text import as_published, plus_minus, significant
+from bpqp_bench.report.published import Published
+from bpqp_bench.report.text import as_published, outcome_text, plus_minus, significant
+from bpqp_bench.results.cells import Cells, Outcome, Pass, Protocol, sort_sizes
+from bpqp_bench.runner.profiles import PROFILES, Profile
 from bpqp_bench.statistics import summarize
 
 __all__ = [
@@ -84,7 +84,7 @@ def missing_cell(outcome: Outcome, below: str = "") -> Cell:
     """Print what stands for a figure that does not exist: ">limit", "failed", "—", "not run"."""
     tone = "missing" if outcome.state in ("missing", "unsupported", "unavailable") else "fail"
     return Cell(
-        outcome.text,
+        outcome_text(outcome),
         outcome.limit_s if outcome.state == "timeout" else None,
         below=below,
         notes=outcome.notes,

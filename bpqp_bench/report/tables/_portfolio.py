@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bpqp_bench.portfolio.results import (
+from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.model import Cell, Column, Panel, Row
+from bpqp_bench.report.published import published_portfolio
+from bpqp_bench.report.text import plus_minus, significant, tiny
+from bpqp_bench.tasks.portfolio.results import (
     PortfolioFolder,
     RunResult,
     load_results,
     summary_frame,
 )
-from bpqp_bench.published import published_portfolio
-from bpqp_bench.report.inputs import Inputs
-from bpqp_bench.report.model import Cell, Column, Panel, Row
-from bpqp_bench.report.text import plus_minus, significant, tiny
 
 __all__ = ["MARKETS", "Metric", "Results", "market_note", "metrics_panel", "read_results"]
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.published import Published
-from bpqp_bench.report.cells import PROTOCOLS, Pass, Protocol
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Row
+from bpqp_bench.report.published import Published
 from bpqp_bench.report.tables._common import (
     SCALE,
     active_text,
@@ -22,6 +21,7 @@ from bpqp_bench.report.tables._common import (
     time_cell,
 )
 from bpqp_bench.report.text import as_published, interval, significant
+from bpqp_bench.results.cells import PROTOCOLS, Pass, Protocol
 from bpqp_bench.statistics import paired_ratio, summarize
 
 __all__ = ["BASE", "TimesTable", "peak_memory", "statistics_panel", "tidy_times", "times_panel"]

@@ -6,11 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import PROFILES, Profile
-from bpqp_bench.published import published_accuracy
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
+from bpqp_bench.report.published import published_accuracy
 from bpqp_bench.report.tables._common import (
     SETTINGS,
     is_short,
@@ -23,6 +21,8 @@ from bpqp_bench.report.tables.dc3 import FAMILIES as LEARNED
 from bpqp_bench.report.tables.dc3 import dc3_methods
 from bpqp_bench.report.tables.efficiency import FAMILIES, LP_ONLY, METHODS, table_methods
 from bpqp_bench.report.text import tiny
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import PROFILES, Profile
 
 __all__ = ["TABLE", "accuracy_families", "regular"]
 

@@ -6,9 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import PROFILES, Profile
-from bpqp_bench.report.cells import PROTOCOLS
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
 from bpqp_bench.report.tables._common import (
@@ -21,6 +18,9 @@ from bpqp_bench.report.tables._common import (
 from bpqp_bench.report.tables._times import TimesTable, statistics_panel, tidy_times, times_panel
 from bpqp_bench.report.tables.scaling import fit_cells
 from bpqp_bench.report.text import interval, significant, tiny
+from bpqp_bench.results.cells import PROTOCOLS
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import PROFILES, Profile
 
 __all__ = ["FAMILIES", "OTHERS", "TABLE", "dc3_methods"]
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import PROFILES, Profile
-from bpqp_bench.published import SOURCE, Published, published_time
-from bpqp_bench.report.cells import PROTOCOLS
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
+from bpqp_bench.report.published import SOURCE, Published, published_time
 from bpqp_bench.report.tables._common import SETTINGS, published_text, table_sizes
 from bpqp_bench.report.tables._times import (
     TimesTable,
@@ -15,6 +12,9 @@ from bpqp_bench.report.tables._times import (
     tidy_times,
     times_panel,
 )
+from bpqp_bench.results.cells import PROTOCOLS
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import PROFILES, Profile
 
 __all__ = ["FAMILIES", "LP_ONLY", "METHODS", "TABLE", "table_methods"]
 

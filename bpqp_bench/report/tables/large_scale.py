@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import PROFILES, Profile
-from bpqp_bench.report.cells import PROTOCOLS, sort_sizes
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
 from bpqp_bench.report.tables._common import SETTINGS
@@ -16,6 +13,9 @@ from bpqp_bench.report.tables._times import (
     times_panel,
 )
 from bpqp_bench.report.text import memory
+from bpqp_bench.results.cells import PROTOCOLS, sort_sizes
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import PROFILES, Profile
 
 __all__ = ["FAMILY", "METHODS", "TABLE", "large_sizes"]
 

@@ -8,9 +8,6 @@ from typing import Any
 import pandas as pd
 
 from bpqp_bench.errors import SpecError
-from bpqp_bench.plan import Request
-from bpqp_bench.portfolio.results import PortfolioFolder, load_json
-from bpqp_bench.profiles import Profile
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
 from bpqp_bench.report.tables._portfolio import (
@@ -21,6 +18,9 @@ from bpqp_bench.report.tables._portfolio import (
     read_results,
 )
 from bpqp_bench.report.text import interval, significant, tiny
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.tasks.portfolio.results import PortfolioFolder, load_json
 
 __all__ = ["METRICS", "TABLE"]
 
@@ -149,7 +149,7 @@ def _significance(rows: list[dict[str, Any]]) -> list[Panel]:
 
 
 def _label(name: str) -> str:
-    from bpqp_bench.registry import Registry  # noqa: PLC0415 - loads all plug-ins
+    from bpqp_bench.plugins.registry import Registry  # noqa: PLC0415 - loads all plug-ins
 
     try:
         return Registry().method(name).label

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import Profile
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Column, Panel, Table, TableModule
 from bpqp_bench.report.tables._portfolio import Metric, metrics_panel, read_results
 from bpqp_bench.report.tables.portfolio import tidy
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
 
 __all__ = ["TABLE"]
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import Profile
-from bpqp_bench.report.cells import PROTOCOLS, Cells, Pass, Protocol
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
 from bpqp_bench.report.tables._common import method_cell
 from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
 from bpqp_bench.report.text import interval, significant
+from bpqp_bench.results.cells import PROTOCOLS, Cells, Pass, Protocol
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
 from bpqp_bench.statistics import PowerFit, fit_power
 
 __all__ = ["TABLE", "fit_cells"]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.plan import Request
-from bpqp_bench.profiles import Profile
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
 from bpqp_bench.report.tables._common import is_short, missing_cell
 from bpqp_bench.report.tables.accuracy import regular
 from bpqp_bench.report.text import significant, tiny
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
 
 __all__ = ["BACKWARD", "FAMILIES", "FORWARD", "TABLE", "pair"]
 

@@ -1,0 +1,73 @@
+"""``bpqp-bench check``: test whether an adapter keeps the method contract."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from bpqp_bench.cli.options import plugin_folders
+
+__all__ = ["check"]
+
+
+@click.command("check")
+@click.argument("methods", nargs=-1)
+@click.option("--in-process", is_flag=True, hidden=True)
+@plugin_folders
+def check(
+    methods: tuple[str, ...],
+    in_process: bool,
+    methods_dirs: tuple[Path, ...],
+    problems_dirs: tuple[Path, ...],
+) -> None:
+    """Test the adapters METHODS (default: all) against the method contract.
+
+    Exit status 1 if a check fails; a method whose library is missing fails too when it was named.
+    """
+    if not in_process:
+        raise click.exceptions.Exit(_in_worker_environment())
+    from rich.console import Console
+    from rich.table import Table
+
+    from bpqp_bench.method.conformance import check_method
+    from bpqp_bench.plugins.registry import Registry
+
+    registry = Registry(methods_dirs, problems_dirs)
+    console = Console(soft_wrap=False)
+    failed = 0
+    for name in methods or registry.method_names():
+        choice = registry.method(name)
+        if not methods and choice.variant is not None and choice.variant.costly:
+            console.print(f"{name}: not run: building takes minutes; name it to check it")
+            continue
+        missing = choice.missing()
+        if missing:
+            console.print(f"{name}: unavailable: {missing}", markup=False)
+            failed += bool(methods)
+            continue
+        table = Table("check", "", "detail", title=f"{name}  ({choice.label})")
+        for result in check_method(choice, registry.family):
+            table.add_row(result.name, "ok" if result.passed else "FAILED", result.detail)
+            failed += not result.passed
+        console.print(table, markup=False)
+    for plugin in registry.broken:
+        click.echo(f"not loaded: {plugin.path}: {plugin.error}\n{plugin.traceback}", err=True)
+        failed += 1
+    if failed:
+        click.echo(f"{failed} failed", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _in_worker_environment() -> int:
+    # Adapters may rely on what the runner sets for its workers (threads, 64-bit JAX); none of it
+    # can be set once a library is loaded, so the check runs in a process of its own.
+    from bpqp_bench.runner.worker_client import worker_environment
+
+    arguments = [argument for argument in sys.argv[1:] if argument != "check"]
+    command = [sys.executable, "-m", "bpqp_bench", "check", "--in-process", *arguments]
+    environment = dict(os.environ) | worker_environment(threads=1)
+    return subprocess.run(command, env=environment, check=False).returncode

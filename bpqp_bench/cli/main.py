@@ -1,0 +1,65 @@
+"""The command ``bpqp-bench``: a group whose commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from bpqp_bench import __version__
+from bpqp_bench.errors import BenchError
+
+__all__ = ["cli", "main"]
+
+# Where each command lives. Imported on use: `bpqp-bench list` must not wait for matplotlib.
+_COMMANDS = {
+    "list": ("listing", "list_plugins"),
+    "check": ("check", "check"),
+    "run": ("run", "run"),
+    "replay": ("run", "replay"),
+    "report": ("report", "report"),
+    "compare": ("report", "compare"),
+    "export": ("report", "export"),
+    "portfolio": ("portfolio", "portfolio"),
+    "regress": ("regress", "regress"),
+    "publish": ("publish", "publish"),
+    "reproduce": ("reproduce", "reproduce"),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"bpqp_bench.cli.{module}"), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}.{attribute} is not a command")
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bpqp-bench")
+def cli() -> None:
+    """Measure differentiable optimization layers, their speed and their accuracy."""
+
+
+def main() -> None:
+    """Run the command line; an error that the user can act on is one line and exit status 2."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except BenchError as error:
+        click.echo(f"bpqp-bench: {error}", err=True)
+        sys.exit(2)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("bpqp-bench: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)

@@ -1,0 +1,177 @@
+"""``bpqp-bench run`` and ``replay``: measure cells, and make one failed call again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bpqp_bench.cli.options import new_run_path, plugin_folders
+
+if TYPE_CHECKING:
+    from bpqp_bench.plugins.registry import Registry
+    from bpqp_bench.runner.plan import Plan
+
+__all__ = ["replay", "run"]
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@click.command("run")
+@click.option("--method", "methods", multiple=True, help="Method, NAME or NAME[key=value,…].")
+@click.option("--family", "families", multiple=True, help="Problem family, NAME or NAME[…].")
+@click.option("--size", "sizes", multiple=True, help="Size NxM, e.g. 100x20.")
+@click.option("--profile", help="Take sizes, instances and limits from a profile.")
+@click.option("--instances", type=int, help="Instances per cell (default: the profile's, or 5).")
+@click.option("--first-seed", type=int, default=0, show_default=True, help="First instance.")
+@click.option("--warmups", type=int, default=1, show_default=True, help="Calls before counting.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of a worker.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or a torch device.")
+@click.option("--wrt", default="q", show_default=True, help="Parameters: q,P,A,b,G,h or all.")
+@click.option("--time-limit", type=float, help="Seconds a pass may take.")
+@click.option("--build-limit", type=float, help="Seconds a build may take.")
+@click.option("--budget", type=float, help="A cell ends after so many seconds of counted calls.")
+@click.option("--memory-limit", help="Resident memory of a worker, e.g. 4G (default: most free).")
+@click.option("--reference-limit", type=float, default=900.0, help="Seconds a reference may take.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: new one).")
+@click.option("--resume", is_flag=True, help="Go on with the run directory given by --out.")
+@click.option("--shard", help="Only part K of N of the plan, as K/N.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and measure nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
+@plugin_folders
+def run(
+    *,
+    out: Path | None,
+    resume: bool,
+    shard: str | None,
+    dry_run: bool,
+    as_json: bool,
+    memory_limit: str | None,
+    reference_limit: float,
+    profile: str | None,
+    methods_dirs: tuple[Path, ...],
+    problems_dirs: tuple[Path, ...],
+    **asked: Any,
+) -> None:
+    """Measure every METHOD on every FAMILY at every SIZE.
+
+    With --resume and no methods named, the plan is that of the run directory. Exit status 1 if
+    something asked for could not be done; a method that fails is a result, not a failure.
+    """
+    import json
+
+    from bpqp_bench.cli.progress import choose_progress
+    from bpqp_bench.errors import SpecError
+    from bpqp_bench.plugins.registry import Registry
+    from bpqp_bench.runner.execute import Options, execute, open_run
+    from bpqp_bench.runner.plan import Shard
+
+    registry = Registry(methods_dirs, problems_dirs)
+    for plugin in registry.broken:
+        click.echo(f"not loaded: {plugin.path}: {plugin.error}", err=True)
+    if resume and out is None:
+        raise SpecError("--resume needs the run directory: --out DIR")
+    kept = _kept(out) if resume and out is not None and not asked["methods"] else None
+    if kept is not None:
+        plan, profile, options = kept
+    else:
+        plan = _planned(registry, profile, asked)
+        if shard is not None:
+            plan = plan.shard(Shard.parse(shard))
+        limit = None if memory_limit is None else _bytes(memory_limit)
+        options = Options(memory_limit=limit, reference_limit_s=reference_limit)
+    if dry_run:
+        click.echo(json.dumps(plan.to_dict(), indent=1) if as_json else plan.describe())
+        return
+    path = out or new_run_path()
+    with open_run(
+        path, plan, registry, resume=resume, options=options, profile=profile
+    ) as directory:
+        click.echo(f"run {path}")
+        folders = (methods_dirs, problems_dirs)
+        summary = execute(plan, directory, folders, choose_progress(), options)
+    click.echo(summary.describe())
+    if summary.problems:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("replay")
+@click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("key")
+@click.option("--time-limit", type=float, help="Seconds a pass may take (default: as recorded).")
+@plugin_folders
+def replay(
+    run_path: Path,
+    key: str,
+    time_limit: float | None,
+    methods_dirs: tuple[Path, ...],
+    problems_dirs: tuple[Path, ...],
+) -> None:
+    """Make one call of the run directory RUN again, on exactly its inputs.
+
+    KEY is the measurement's key, or its beginning. Prints what came of it then and now.
+    """
+    from bpqp_bench.runner.replay import replay_call
+
+    click.echo(replay_call(run_path, key, (methods_dirs, problems_dirs), time_limit))
+
+
+def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]) -> Plan:
+    from bpqp_bench.errors import SpecError
+    from bpqp_bench.problem.instance import DATA_NAMES
+    from bpqp_bench.runner.plan import Request, make_plan
+    from bpqp_bench.runner.profiles import profile
+
+    chosen = None if profile_name is None else profile(profile_name)
+    for name in ("methods", "families"):
+        if not asked[name]:
+            raise SpecError(f"no {name} named; use --{'method' if name == 'methods' else 'family'}")
+    sizes = asked["sizes"] or (chosen.sizes if chosen else ())
+    if not sizes:
+        raise SpecError("no size named; use --size or --profile")
+    wrt = DATA_NAMES if asked["wrt"] == "all" else tuple(asked["wrt"].split(","))
+
+    def pick(value: Any, of_profile: Any, otherwise: Any) -> Any:
+        if value is not None:
+            return value
+        return of_profile if chosen is not None else otherwise
+
+    request = Request(
+        methods=asked["methods"],
+        families=asked["families"],
+        sizes=sizes,
+        instances=pick(asked["instances"], chosen and chosen.instances, 5),
+        call_limit_s=pick(asked["time_limit"], chosen and chosen.call_limit_s, 60.0),
+        build_limit_s=pick(asked["build_limit"], chosen and chosen.build_limit_s, 120.0),
+        cell_budget_s=pick(asked["budget"], chosen and chosen.cell_budget_s, None),
+        first_seed=asked["first_seed"],
+        warmups=asked["warmups"],
+        wrt=wrt,
+        device=asked["device"],
+        threads=asked["threads"],
+    )
+    return make_plan([request], registry)
+
+
+def _kept(path: Path) -> tuple[Plan, str | None, Any]:
+    from bpqp_bench.results.run_directory import read_config
+    from bpqp_bench.runner.execute import Options
+    from bpqp_bench.runner.plan import Plan
+
+    config = read_config(path)
+    options = Options(
+        memory_limit=config["memory_limit"], reference_limit_s=config["reference_limit_s"]
+    )
+    return Plan.from_dict(config["plan"]), config["profile"], options
+
+
+def _bytes(text: str) -> int:
+    from bpqp_bench.errors import SpecError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    value = 0 if match is None else int(float(match[1]) * _UNITS[match[2].upper()])
+    if value <= 0:
+        raise SpecError(f"memory limit {text!r} is not a size like 800M or 4G")
+    return value

@@ -1,0 +1,1 @@
+"""What is measured: the contract of the adapters, the clock, and the test of both."""

@@ -1,0 +1,1 @@
+"""Measurements as records, on disk, and read back as one frame."""

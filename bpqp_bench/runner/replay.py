@@ -1,0 +1,271 @@
+"""Failed calls and how to make them again: ``bpqp-bench replay RUN KEY``.
+
+A measurement says by itself what it was a call of: method, family, size, seed and the hash of the
+instance. Instances of the built-in families are the same bits whenever they are drawn; those of a
+user's family are kept as data beside the failure.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from bpqp_bench.errors import ResultsError, SpecError
+from bpqp_bench.plugins.registry import Registry, builtin_directory
+from bpqp_bench.plugins.specification import parse_spec
+from bpqp_bench.problem.family import TEMPLATE_SEED
+from bpqp_bench.problem.instance import Array, Instance, Matrix, SecondOrderCone, Size
+from bpqp_bench.results.measurement import Measurement
+from bpqp_bench.results.run_directory import load_measurements
+from bpqp_bench.runner.plan import Block, Cell
+from bpqp_bench.runner.records import Outcome
+from bpqp_bench.runner.shared_arrays import read_parcel, write_parcel
+from bpqp_bench.runner.time_split import Stopwatch
+from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
+from bpqp_bench.runner.worker_pool import Crew, Drawn
+
+__all__ = ["keep_inputs", "load_instance", "replay_call", "save_instance"]
+
+_KEPT = ("timeout", "out-of-memory", "crash", "error", "non-finite", "wrong-shape")
+_FOLDER = "inputs"
+_LOG_LINES = 30
+
+
+def keep_inputs(run: Path, measurement: Measurement, parcel: str, registry: Registry) -> None:
+    """Keep the instance of a failed call unless it can be drawn again.
+
+    Parameters
+    ----------
+    run
+        Run directory.
+    measurement
+        What came of the call.
+    parcel
+        Where the instance lies (`bpqp_bench.runner.shared_arrays`).
+    registry
+        Knows where the family came from.
+    """
+    if measurement.status not in _KEPT:
+        return
+    name, _ = parse_spec(measurement.family)
+    if Path(registry.families[name].path).parent == builtin_directory("problems"):
+        return
+    path = run / _FOLDER / f"{measurement.instance}.npz"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        save_instance(read_parcel(parcel), path)
+
+
+def replay_call(
+    run: Path, key: str, folders: Folders = ((), ()), time_limit_s: float | None = None
+) -> str:
+    """Make one call of a run again and tell what came of it then and now.
+
+    Parameters
+    ----------
+    run
+        Run directory, or a file of measurements.
+    key
+        Key of the measurement or its beginning.
+    folders
+        The user's folders of methods and of families.
+    time_limit_s
+        On a pass; None: the one that was in force.
+
+    Raises
+    ------
+    ResultsError
+        If there is no such measurement, or its instance is not to be had.
+    SpecError
+        If its method is not known.
+    """
+    then = _find(run, key)
+    registry = Registry(*folders)
+    choice = registry.method(then.method)
+    if (missing := choice.missing()) is not None:
+        raise SpecError(f"{then.method} cannot run here: {missing}")
+    block, cell = _cell_of(then, choice.cls.name, time_limit_s)
+    with tempfile.TemporaryDirectory() as folder:
+        limit = Limits(cell.call_limit_s, cell.build_limit_s, 180.0, memory_default())
+        crew = Crew(folders, Path(folder), Path(folder) / "references", Stopwatch(), limit, 900.0)
+        try:
+            now = _call_again(crew, block, cell, then, run, limit)
+        finally:
+            crew.stop()
+        log = "\n".join(
+            line
+            for path in sorted(Path(folder).glob("*.log"))
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        )
+    lines = [
+        f"{then.method} on {then.family} {then.size} seed {then.seed}, {then.role} call",
+        f"instance {then.instance}",
+        f"then: {_told(then.status, then.cause, then.solver_status)}",
+        f"now:  {_told(now.status, now.cause, now.solver_status)}, {now.seconds:.6f} s",
+    ]
+    lines += [f"1 - cos of {name}: {a.one_minus_cos:.3e}" for name, a in now.accuracy.items()]
+    tail = log.splitlines()[-_LOG_LINES:] if now.status in _KEPT else []
+    return "\n".join([*lines, *tail])
+
+
+def save_instance(instance: Instance, path: Path) -> None:
+    """Write the data of an instance as npz, bit by bit."""
+    arrays: dict[str, Array] = {}
+
+    def put(name: str, value: Matrix) -> None:
+        if sp.issparse(value):
+            stored = value.tocsc()
+            arrays[f"{name}.data"] = stored.data
+            arrays[f"{name}.indices"] = stored.indices
+            arrays[f"{name}.indptr"] = stored.indptr
+            arrays[f"{name}.shape"] = np.array(stored.shape)
+        else:
+            arrays[name] = np.asarray(value)
+
+    for name in ("P", "q", "A", "b", "G", "h"):
+        put(name, getattr(instance, name))
+    for index, cone in enumerate(instance.cones):
+        for name in ("F", "g", "c", "d"):
+            put(f"cone{index}.{name}", getattr(cone, name))
+    facts = (instance.problem_class, instance.family, str(instance.size), str(instance.seed))
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, facts=np.array(facts), **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
+
+
+def load_instance(path: Path) -> Instance:
+    """Read what `save_instance` wrote.
+
+    Raises
+    ------
+    ResultsError
+        If it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        count = len({name.partition(".")[0] for name in arrays if name.startswith("cone")})
+        problem_class, family, size, seed = (str(text) for text in arrays["facts"])
+        return Instance(
+            **{name: _get(arrays, name) for name in ("P", "q", "A", "b", "G", "h")},
+            cones=tuple(
+                SecondOrderCone(
+                    F=_get(arrays, f"cone{index}.F"),
+                    g=arrays[f"cone{index}.g"],
+                    c=arrays[f"cone{index}.c"],
+                    d=float(arrays[f"cone{index}.d"]),
+                )
+                for index in range(count)
+            ),
+            problem_class=problem_class,  # type: ignore[arg-type]
+            family=family,
+            size=Size.parse(size),
+            seed=int(seed),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ResultsError(f"{path} cannot be read: {error}") from None
+
+
+def _get(arrays: dict[str, Array], name: str) -> Matrix:
+    if name in arrays:
+        return arrays[name]
+    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    return sp.csc_matrix(parts, shape=tuple(arrays[f"{name}.shape"]))
+
+
+def _find(run: Path, key: str) -> Measurement:
+    found = [m for m in load_measurements(run) if key and m.key.startswith(key)]
+    if not found:
+        raise ResultsError(f"{run} holds no measurement whose key begins with {key!r}")
+    if len(found) > 1:
+        raise ResultsError(f"{len(found)} measurements of {run} have keys beginning with {key!r}")
+    return found[0]
+
+
+def _cell_of(then: Measurement, worker: str, time_limit_s: float | None) -> tuple[Block, Cell]:
+    limit = time_limit_s or then.time_limit_s or 60.0
+    cell = Cell(
+        method=then.method,
+        label=then.label,
+        worker=worker,
+        seeds=(then.seed,),
+        call_limit_s=limit,
+        build_limit_s=max(limit, 600.0),
+        cell_budget_s=None,
+        warmups=0,
+    )
+    block = Block(
+        family=then.family,
+        problem_class=then.problem_class,
+        size=then.size,
+        wrt=then.wrt,
+        batch=then.batch,
+        dtype=then.dtype,
+        device=then.device,
+        threads=then.threads,
+        cells=(cell,),
+    )
+    return block, cell
+
+
+def _call_again(
+    crew: Crew, block: Block, cell: Cell, then: Measurement, run: Path, limits: Limits
+) -> Outcome:
+    template = crew.draw(block, TEMPLATE_SEED)
+    if not isinstance(template, Drawn):
+        raise ResultsError(f"the template of {block.key} cannot be drawn: {template}")
+    problem = _problem(crew, block, then, run)
+    group = (cell.worker, block.threads, block.device)
+    if (broken := crew.ensure(group, cell.method)) is not None:
+        return broken
+    try:
+        answer, _ = crew.ask(
+            group,
+            limits,
+            "build",
+            id="replay",
+            method=cell.method,
+            wrt=block.wrt,
+            device=block.device,
+            template=template.path,
+        )
+    except WorkerFailure as failed:
+        return Outcome(failed.status, failed.cause, stage="build", seconds=failed.seconds)
+    if answer["failed"] is not None:
+        status, cause = answer["failed"]
+        return Outcome(status, cause, stage="build", seconds=float(answer.get("build_s", 0.0)))
+    if then.info.get("stage") == "build":
+        return Outcome("ok", seconds=float(answer["build_s"]))
+    outcome = crew.call(group, limits, "replay", problem, block.wrt, judge=True)
+    return outcome.held_to(cell.call_limit_s)
+
+
+def _problem(crew: Crew, block: Block, then: Measurement, run: Path) -> Drawn:
+    kept = run / _FOLDER / f"{then.instance}.npz"
+    if kept.is_file():
+        instance = load_instance(kept)
+        if instance.sha256 != then.instance:
+            raise ResultsError(f"{kept} does not hold the instance that its name says")
+        fd, path = write_parcel(replace(instance, planted=None))
+        drawn = Drawn(then.seed, then.instance, path, fd)
+        crew.lend(drawn)
+        return drawn
+    problem = crew.draw(block, then.seed)
+    if not isinstance(problem, Drawn):
+        raise ResultsError(f"the instance cannot be drawn: {problem}")
+    if problem.sha256 != then.instance:
+        raise ResultsError(
+            f"{then.family} {then.size} seed {then.seed} is another instance now than when it was "
+            "measured: the family or NumPy has changed; check out the commit in environment.json"
+        )
+    return problem
+
+
+def _told(status: str, cause: str, solver_status: str) -> str:
+    detail = cause or (f"solver status {solver_status}" if solver_status else "")
+    return f"{status} ({detail})" if detail else status

@@ -1,0 +1,422 @@
+"""The local executor: block by block, instance by instance, every method in random order."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.family import TEMPLATE_SEED
+from bpqp_bench.results.measurement import Measurement, Role
+from bpqp_bench.results.run_directory import RunDirectory
+from bpqp_bench.runner.estimate import Estimator, Rest
+from bpqp_bench.runner.expected import load_expected
+from bpqp_bench.runner.plan import NO_WARMUP_S, Block, Cell, Plan
+from bpqp_bench.runner.progress import Progress, State
+from bpqp_bench.runner.records import Outcome, is_fatal, make_measurement, measurement_key
+from bpqp_bench.runner.replay import keep_inputs
+from bpqp_bench.runner.time_split import RunSummary, Stopwatch, keep_eta
+from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
+from bpqp_bench.runner.worker_pool import Crew, Drawn, Group
+
+__all__ = ["LocalRun", "Options"]
+
+_ETA_EVERY_S = 0.5
+# References of larger instances are computed when their turn comes.
+_LARGEST_PREFETCHED = 500
+# From here on what a built method holds on to is worth a search for cycles.
+_LARGE = 500
+
+
+@dataclass(frozen=True)
+class Options:
+    """What belongs to the machine and not to the plan.
+
+    Attributes
+    ----------
+    memory_limit
+        Resident memory of a worker, bytes; None: most of what is free at the start.
+    reference_limit_s
+        Wall time of one reference.
+    start_limit_s
+        Wall time of a worker's imports, and of all that it does between the passes.
+    cache
+        Directory of references; None: the user's cache directory.
+    """
+
+    memory_limit: int | None = None
+    reference_limit_s: float = 900.0
+    start_limit_s: float = 180.0
+    cache: Path | None = None
+
+
+@dataclass
+class _Cell:
+    """One cell while its block runs."""
+
+    block: Block
+    cell: Cell
+    id: str
+    ended: str | None = None
+    prepared: bool = False
+    pid: int | None = None
+    build_s: float | None = None
+    phases_split: bool = True
+    spent_s: float = 0.0
+    done: set[int] = field(default_factory=set)
+
+    @property
+    def group(self) -> Group:
+        return (self.cell.worker, self.block.threads, self.block.device)
+
+    def left(self) -> int:
+        return 0 if self.ended else len(self.cell.seeds) - len(self.done)
+
+
+class LocalRun:
+    """One execution of a plan; `run` may be called once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        folders: Folders,
+        progress: Progress,
+        options: Options,
+    ) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._progress = progress
+        self._options = options
+        self._registry = Registry(*folders)
+        self._memory = options.memory_limit or memory_default()
+        self._watch = Stopwatch()
+        self._estimator = Estimator(
+            {name for name, found in self._registry.methods.items()
+             if "jax" in found.plugin.requires},
+            load_expected(),
+        )  # fmt: skip
+        self._crew = Crew(
+            folders=folders,
+            logs=directory.path / "logs",
+            cache=options.cache or platformdirs.user_cache_path("bpqp_bench") / "references",
+            watch=self._watch,
+            limits=Limits(
+                call_s=options.start_limit_s,
+                build_s=options.start_limit_s,
+                other_s=options.start_limit_s,
+                memory=self._memory,
+            ),
+            reference_limit_s=options.reference_limit_s,
+        )
+        self._cells = [
+            _Cell(block, cell, f"{index}.{number}")
+            for index, block in enumerate(plan.blocks)
+            for number, cell in enumerate(block.cells)
+        ]
+        self._total = plan.calls
+        self._statuses: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
+        self._problems: list[str] = []
+        self._eta: float | None = None
+        self._eta_at = float("-inf")
+        self._shown: list[tuple[float, float]] = []
+        self._before = len(directory.measurements)
+
+    def run(self) -> RunSummary:
+        """Run what is missing; workers are gone on return, also by an exception."""
+        try:
+            self._recall()
+            self._start()
+            for block in self._plan.blocks:
+                cells = [cell for cell in self._cells if cell.block is block]
+                if any(cell.left() for cell in cells):
+                    self._run_block(block, cells)
+            self._show("done", force=True)
+        finally:
+            self._crew.stop()
+        return RunSummary(
+            measurements=len(self._directory.measurements) - self._before,
+            before=self._before,
+            statuses=dict(self._statuses),
+            ended=dict(self._ended),
+            problems=tuple(self._problems),
+            split=self._watch.split(),
+            notes=tuple(self._crew.notes),
+            eta=tuple(self._shown),
+        )
+
+    def _recall(self) -> None:
+        """Take over what an earlier sitting has measured."""
+        known: dict[tuple[object, ...], list[Measurement]] = {}
+        for m in self._directory.measurements:
+            setting = (m.wrt, m.batch, m.dtype, m.device, m.threads)
+            known.setdefault((m.method, m.family, m.size, *setting), []).append(m)
+        for state in self._cells:
+            block = state.block
+            setting = (block.wrt, block.batch, block.dtype, block.device, block.threads)
+            for m in known.get((state.cell.method, block.family, block.size, *setting), []):
+                seconds = sum(part.call for part in (m.forward, m.backward) if part is not None)
+                if m.role == "measured":
+                    state.done.add(m.seed)
+                    state.spent_s += seconds
+                if is_fatal(m.status, m.info.get("stage")):
+                    state.ended = m.status
+                if seconds:
+                    self._estimator.call(block, state.cell, seconds, ended=m.status == "timeout")
+            self._check_budget(state)
+
+    def _start(self) -> None:
+        """Start all workers at once; while they import, references are computed."""
+        needed: dict[Group, str] = {}
+        for state in self._cells:
+            if state.left() and self._missing(state.cell) is None:
+                needed.setdefault(state.group, state.cell.method)
+        self._show("starting workers", force=True)
+        self._crew.start(needed)
+        for block in self._plan.blocks:
+            if block.n > _LARGEST_PREFETCHED:
+                continue
+            wanted = {
+                seed
+                for state in self._cells
+                if state.block is block and not state.ended
+                for seed in set(state.cell.seeds) - state.done
+            }
+            for seed in sorted(wanted):
+                if self._crew.all_started():
+                    return
+                self._crew.prefetch(block, seed)
+        self._crew.wait_until_started()
+
+    def _run_block(self, block: Block, cells: list[_Cell]) -> None:
+        template = self._draw(block, TEMPLATE_SEED)
+        warmup = self._draw(block, TEMPLATE_SEED + 1) if template is not None else None
+        if template is None or warmup is None:
+            for state in cells:
+                self._end(state, "undrawable")
+            return
+        for state in _shuffled(cells, block, TEMPLATE_SEED):
+            if state.left():
+                self._prepare(state, template, warmup)
+        # At the largest sizes these are hundreds of megabytes; a rebuild draws them again.
+        self._crew.close(template, warmup)
+        for seed in block.seeds:
+            self._run_instance(block, cells, seed)
+        self._crew.drop(
+            [(state.group, state.id, state.pid) for state in cells],
+            thorough=block.n >= _LARGE,
+        )
+
+    def _run_instance(self, block: Block, cells: list[_Cell], seed: int) -> None:
+        def due(state: _Cell) -> bool:
+            return bool(state.left()) and seed in state.cell.seeds and seed not in state.done
+
+        if not any(due(state) for state in cells):
+            return
+        started = time.perf_counter()
+        problem = self._draw(block, seed)
+        if problem is None:
+            for state in cells:
+                state.done.add(seed)
+            return
+        self._crew.reference(problem, block.wrt)
+        self._estimator.reference(block, time.perf_counter() - started)
+        for order, state in enumerate(_shuffled(cells, block, seed)):
+            if not due(state):
+                continue
+            if not self._is_built(state) and not self._rebuild(state):
+                continue
+            self._call(state, problem, "measured", order)
+            state.done.add(seed)
+            self._check_budget(state)
+        self._crew.close(problem)
+
+    def _prepare(self, state: _Cell, template: Drawn, warmup: Drawn) -> None:
+        """Build, first call and warm-ups of a cell; an ended cell if one of them is fatal."""
+        self._show(f"{state.block.family} {state.block.size}: building {state.cell.method}")
+        state.prepared = True
+        outcome = self._build(state, template)
+        if outcome.status != "ok":
+            self._write(state, template, "first", outcome, 0)
+            self._end(state, outcome.status)
+            return
+        outcome = self._call(state, warmup, "first", 0)
+        for repetition in range(state.cell.warmups):
+            if state.ended or outcome.seconds > NO_WARMUP_S:
+                return
+            outcome = self._call(state, warmup, "warmup", repetition)
+
+    def _is_built(self, state: _Cell) -> bool:
+        return state.pid is not None and state.pid == self._crew.pid(state.group)
+
+    def _rebuild(self, state: _Cell) -> bool:
+        """Build again in a new process, after another variant has taken the old one with it."""
+        template = self._draw(state.block, TEMPLATE_SEED)
+        warmup = self._draw(state.block, TEMPLATE_SEED + 1)
+        if template is None or warmup is None:
+            self._end(state, "undrawable")
+            return False
+        outcome = self._build(state, template)
+        if outcome.status != "ok":
+            self._write(state, template, "warmup", outcome, 0)
+            self._end(state, outcome.status)
+        else:
+            self._call(state, warmup, "warmup", 0)
+        self._crew.close(template, warmup)
+        return not state.ended
+
+    def _build(self, state: _Cell, template: Drawn) -> Outcome:
+        cell, block = state.cell, state.block
+        missing = self._missing(cell)
+        if missing is not None:
+            return Outcome("unavailable", missing, stage="build")
+        group = state.group
+        failure = self._crew.ensure(group, cell.method)
+        if failure is not None:
+            return failure
+        with self._watch("other"):
+            try:
+                answer, _ = self._crew.ask(
+                    group,
+                    self._limits(cell),
+                    "build",
+                    id=state.id,
+                    method=cell.method,
+                    wrt=block.wrt,
+                    device=block.device,
+                    template=template.path,
+                )
+            except WorkerFailure as failed:
+                self._watch.move("builds", failed.seconds)
+                return Outcome(failed.status, failed.cause, stage="build", build_s=failed.seconds)
+            seconds = float(answer.get("build_s", 0.0))
+            self._watch.move("builds", seconds)
+        self._estimator.build(block, cell, seconds)
+        if answer["failed"] is not None:
+            status, cause = answer["failed"]
+            return Outcome(status, cause, stage="build", build_s=seconds)
+        state.pid = self._crew.pid(group)
+        state.build_s = seconds
+        state.phases_split = bool(answer["phases_split"])
+        return Outcome("ok", build_s=seconds)
+
+    def _call(self, state: _Cell, problem: Drawn, role: Role, order: int) -> Outcome:
+        """Make one call, have it judged, and write it down unless it is there already."""
+        cell, block = state.cell, state.block
+        started = time.perf_counter()
+        what = f"seed {problem.seed}" if role == "measured" else role
+        self._show(f"{block.family} {block.size} {what}: {cell.method}")
+        outcome = self._crew.call(
+            state.group,
+            self._limits(cell),
+            state.id,
+            problem,
+            block.wrt,
+            judge=role == "measured",
+            first=role == "first",
+        )
+        outcome = outcome.held_to(cell.call_limit_s)
+        if role == "measured":
+            state.spent_s += outcome.seconds
+        self._write(state, problem, role, outcome, order)
+        aside = time.perf_counter() - started - outcome.seconds
+        ended = is_fatal(outcome.status, outcome.stage)
+        self._estimator.call(
+            block, cell, outcome.seconds, aside if role == "measured" else None, ended
+        )
+        if ended:
+            self._end(state, outcome.status)
+        return outcome
+
+    def _write(
+        self, state: _Cell, problem: Drawn, role: Role, outcome: Outcome, order: int
+    ) -> None:
+        repetition = order if role == "warmup" else 0
+        key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)
+        while key in self._directory:
+            # Made again for a new process. Worth a line only if it fails where it did not before.
+            if outcome.status == "ok":
+                return
+            repetition += 1
+            key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)
+        measurement = make_measurement(
+            key=key,
+            block=state.block,
+            cell=state.cell,
+            problem=problem,
+            role=role,
+            order=0 if role == "warmup" else order,
+            outcome=outcome,
+            build_s=state.build_s,
+            phases_split=state.phases_split,
+            memory_limit=self._memory,
+        )
+        with self._watch("write"):
+            keep_inputs(self._directory.path, measurement, problem.path, self._registry)
+            self._directory.append(measurement)
+        if role == "measured" or (state.left() and is_fatal(outcome.status, outcome.stage)):
+            self._statuses[outcome.status] += 1
+
+    def _missing(self, cell: Cell) -> str | None:
+        return self._registry.method(cell.method).missing()
+
+    def _limits(self, cell: Cell) -> Limits:
+        return Limits(
+            call_s=cell.call_limit_s,
+            build_s=cell.build_limit_s,
+            other_s=self._options.start_limit_s,
+            memory=self._memory,
+        )
+
+    def _draw(self, block: Block, seed: int) -> Drawn | None:
+        drawn = self._crew.draw(block, seed)
+        if isinstance(drawn, Drawn):
+            return drawn
+        what = f"seed {seed}" if seed < TEMPLATE_SEED else "(all of it)"
+        text = f"{block.family} {block.size} {what} cannot be drawn: {drawn}"
+        if text not in self._problems:
+            self._problems.append(text)
+            self._progress.note(text)
+        return None
+
+    def _check_budget(self, state: _Cell) -> None:
+        budget = state.cell.cell_budget_s
+        if state.left() and budget is not None and state.spent_s >= budget:
+            self._end(state, "budget")
+
+    def _end(self, state: _Cell, reason: str) -> None:
+        if state.left():
+            state.ended = reason
+            self._ended[reason] += 1
+
+    def _show(self, current: str, force: bool = False) -> None:
+        elapsed = self._watch.elapsed()
+        if force or elapsed - self._eta_at > _ETA_EVERY_S:
+            self._eta_at = elapsed
+            self._eta = self._estimator.remaining(self._rest())
+        left = sum(state.left() for state in self._cells)
+        eta = None if self._eta is None else max(self._eta - (elapsed - self._eta_at), 0.0)
+        if eta is not None:
+            keep_eta(self._shown, elapsed, eta)
+        pace = self._estimator.pace()
+        self._progress.update(State(self._total - left, self._total, eta, elapsed, current, pace))
+
+    def _rest(self) -> Iterator[Rest]:
+        for state in self._cells:
+            if left := state.left():
+                yield Rest(state.block, state.cell, state.prepared, left, state.spent_s)
+
+
+def _shuffled(cells: list[_Cell], block: Block, seed: int) -> list[_Cell]:
+    """Return a fresh order for every instance, the same whenever and wherever it is run."""
+    entropy = (zlib.crc32(block.key.encode()), seed)
+    order = np.random.default_rng(np.random.SeedSequence(entropy)).permutation(len(cells))
+    return [cells[index] for index in order]

@@ -1,0 +1,267 @@
+"""The parent's side of a worker process: start it, ask it, hold it to its limits, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from bpqp_bench.runner.heartbeat import Stage, StagePage
+from bpqp_bench.runner.memory_limit import free_memory
+
+__all__ = ["Folders", "Limits", "Worker", "WorkerFailure", "memory_default", "worker_environment"]
+
+Folders = tuple[tuple[Path, ...], tuple[Path, ...]]
+
+# How often limits are looked at while an answer is awaited. Rare enough not to be felt by the call
+# that is being measured, often enough that little memory can be taken in between.
+_POLL_S = 0.025
+_MEMORY_SHARE = 0.8
+_MEMORY_RESERVE = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits on one request.
+
+    Attributes
+    ----------
+    call_s, build_s
+        Wall time of a forward or backward pass, and of `build`.
+    other_s
+        Wall time of imports, and of everything between the passes.
+    memory
+        Resident memory of the process, bytes.
+    """
+
+    call_s: float
+    build_s: float
+    other_s: float
+    memory: int
+
+    def of(self, stage: Stage) -> float:
+        """Return the limit on a stage, in seconds."""
+        return {"forward": self.call_s, "backward": self.call_s, "build": self.build_s}.get(
+            stage, self.other_s
+        )
+
+
+class WorkerFailure(Exception):  # noqa: N818  # it is an outcome, caught by the runner
+    """The process is gone: it died, or was ended at a limit.
+
+    Attributes
+    ----------
+    status
+        "timeout", "out-of-memory" or "crash".
+    cause
+        One line.
+    stage
+        What it was doing.
+    seconds
+        For how long.
+    """
+
+    def __init__(
+        self,
+        status: Literal["timeout", "out-of-memory", "crash"],
+        cause: str,
+        stage: Stage,
+        seconds: float,
+    ) -> None:
+        super().__init__(cause)
+        self.status: Literal["timeout", "out-of-memory", "crash"] = status
+        self.cause = cause
+        self.stage = stage
+        self.seconds = seconds
+
+
+class Worker:
+    """A child process that answers one request at a time.
+
+    Parameters
+    ----------
+    kind
+        "methods" or "desk".
+    folders
+        The user's plug-in folders, for methods and for families.
+    threads
+        Threads of the libraries in it.
+    log
+        File that takes its standard output and standard error.
+    device
+        "cpu", or a device that JAX may use too.
+    cache
+        Directory of references, for the desk.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["methods", "desk"],
+        folders: Folders,
+        threads: int,
+        log: Path,
+        device: str = "cpu",
+        cache: Path | None = None,
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        self._page = StagePage()
+        self._page.enter("import")
+        environment = dict(os.environ) | worker_environment(threads, device)
+        fds = (theirs.fileno(), self._page.fd)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "bpqp_bench.runner.worker_main", kind),
+                    *(str(number) for number in (*fds, os.getpid())),
+                ],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=fds,
+                start_new_session=True,  # Ctrl-C is for the run, which ends its workers itself
+            )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        self._statm = Path(f"/proc/{self._process.pid}/statm")
+        absolute = tuple(tuple(folder.resolve() for folder in group) for group in folders)
+        self._send({"folders": absolute, "threads": threads, "cache": str(cache)})
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def send(self, do: str, data: bytes | None = None, /, **arguments: Any) -> None:
+        """Send a request; `receive` takes its answer."""
+        # Or else it would seem to have been at it since it became idle.
+        self._page.enter("other")
+        self._send({"do": do, "follows": data is not None, **arguments})
+        if data is not None:
+            with contextlib.suppress(OSError):  # a dead process shows in `receive`
+                self._connection.send_bytes(data)
+
+    def receive(self, limits: Limits) -> tuple[Mapping[str, Any], bytes | None]:
+        """Wait for the answer.
+
+        Raises
+        ------
+        WorkerFailure
+            If the process died, or broke a limit and was ended.
+        """
+        answer = pickle.loads(self._bytes(limits))
+        data = self._bytes(limits) if answer.pop("follows", False) else None
+        return answer, data
+
+    def ask(
+        self, limits: Limits, do: str, data: bytes | None = None, /, **arguments: Any
+    ) -> tuple[Mapping[str, Any], bytes | None]:
+        """Send a request and wait for its answer; raises as `receive`."""
+        self.send(do, data, **arguments)
+        return self.receive(limits)
+
+    def ready(self) -> bool:
+        """Whether an answer, or the end of the process, is there."""
+        try:
+            return self._connection.poll(0)
+        except OSError:
+            return True
+
+    def stop(self) -> None:
+        """End the process and whatever it started; harmless if it is gone."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._connection.close()
+        self._page.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # a dead process shows in `receive`
+            self._connection.send_bytes(pickle.dumps(message, protocol=5))
+
+    def _bytes(self, limits: Limits) -> bytes:
+        while True:
+            try:
+                if self._connection.poll(_POLL_S):
+                    return self._connection.recv_bytes()
+            except (EOFError, OSError):
+                raise self._died() from None
+            stage, seconds = self._page.read()
+            if seconds > limits.of(stage):
+                limit = limits.of(stage)
+                raise self._ended("timeout", f"{stage} took longer than {limit:g} s")
+            memory = self._resident()
+            if memory > limits.memory:
+                raise self._ended(
+                    "out-of-memory",
+                    f"{stage} took {memory / 2**20:.0f} MiB, more than the limit of "
+                    f"{limits.memory / 2**20:.0f} MiB",
+                )
+
+    def _resident(self) -> int:
+        try:
+            return int(self._statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            try:
+                return int(psutil.Process(self._process.pid).memory_info().rss)
+            except psutil.Error:
+                return 0
+
+    def _ended(self, status: Literal["timeout", "out-of-memory"], cause: str) -> WorkerFailure:
+        stage, seconds = self._page.read()
+        self.stop()
+        return WorkerFailure(status, cause, stage, seconds)
+
+    def _died(self) -> WorkerFailure:
+        stage, seconds = self._page.read()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=2.0)
+        code = self._process.poll()
+        self.stop()
+        if code is None:
+            cause = f"closed its connection during {stage}"
+        elif code < 0:
+            name = signal.Signals(-code).name
+            hint = ", perhaps because the system ran out of memory" if name == "SIGKILL" else ""
+            cause = f"the process was ended by {name} during {stage}{hint}"
+        else:
+            cause = f"the process left with exit status {code} during {stage}"
+        return WorkerFailure("crash", cause, stage, seconds)
+
+
+def worker_environment(threads: int, device: str = "cpu") -> dict[str, str]:
+    """Return the environment variables that fix thread counts and precision of the libraries.
+
+    They have to be there before a library is loaded, so they are set for a new process.
+    """
+    count = str(threads)
+    variables = dict.fromkeys(
+        (
+            *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS"),
+            *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"),
+            "NPROC",  # size of XLA's thread pool on the CPU
+        ),
+        count,
+    )
+    variables |= {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE", "JAX_ENABLE_X64": "1"}
+    if threads == 1:
+        variables["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    if device == "cpu":
+        variables["JAX_PLATFORMS"] = "cpu"
+    return variables
+
+
+def memory_default() -> int:
+    """Return the default limit on a worker: most of what is free now, in bytes."""
+    return max(int(_MEMORY_SHARE * (free_memory() - _MEMORY_RESERVE)), _MEMORY_RESERVE)

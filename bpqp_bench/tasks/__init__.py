@@ -1,0 +1,1 @@
+"""Experiments that learn through a layer, one sub-package each."""

@@ -1,0 +1,95 @@
+"""What the experiment is judged by: prediction, portfolio, regret.
+
+Definitions
+-----------
+With r the realized returns of a day, μ̂ the prediction, w the decision and ̄r the equal-weight mean:
+
+- MSE: mean over days and assets of (label − μ̂)², percent².
+- IC, rank IC: mean over days of the Pearson (Spearman) correlation of μ̂ and r over the assets;
+  ICIR: mean over standard deviation of the daily IC.
+- AnnRet_pct: mean daily excess return rᵀw − ̄r, times 240, in percent (no compounding, no costs).
+- Sharpe: mean over standard deviation of the daily excess return, times √240.
+- MaxDD_pct: largest fall of the cumulative (summed) excess return from its peak, percent.
+- regret: mean over days of f(w*(r)) − f(w) with f(w) = rᵀw − γ/2 wᵀΣw evaluated with the realized
+  returns, in percent; w*(r) is the best decision for the returns that then came. Never negative.
+- signal_regret: the same with the expected returns in place of the realized ones, where they are
+  known: regret against the best that anyone could have decided beforehand.
+- holdings: assets with more than 1e-4 of the portfolio; turnover: ½‖w_t − w_{t−1}‖₁ a day;
+  violation: largest violation of 1ᵀw = 1 and w ≥ 0 by the method's answer; where it exceeds 1e-4
+  all else is of the nearest portfolio. Means over days.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from bpqp_bench.problem.instance import Array
+
+__all__ = [
+    "DAYS_PER_YEAR",
+    "SERIES",
+    "annual_return",
+    "correlation",
+    "max_drawdown",
+    "rank_correlation",
+    "sharpe",
+    "summarize_series",
+]
+
+DAYS_PER_YEAR = 240
+SERIES = (
+    *("date", "ic", "rank_ic", "mse", "ret", "market", "excess", "regret", "signal_regret"),
+    *("holdings", "turnover", "violation"),
+)
+
+
+def correlation(a: Array, b: Array) -> float:
+    """Pearson correlation of two samples; 0 where one of them is constant: it orders nothing."""
+    x, y = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / norm if norm > 0 else 0.0
+
+
+def rank_correlation(a: Array, b: Array) -> float:
+    """Spearman correlation, ties by mean rank."""
+    return correlation(rankdata(a), rankdata(b))
+
+
+def annual_return(excess: Array) -> float:
+    """Mean of daily excess returns (fractions) times 240, percent."""
+    return float(excess.mean()) * DAYS_PER_YEAR * 100.0
+
+
+def sharpe(excess: Array) -> float:
+    """Annualized Sharpe ratio of daily excess returns; NaN where they do not vary."""
+    std = float(excess.std(ddof=1)) if len(excess) > 1 else 0.0
+    return float(excess.mean()) / std * float(np.sqrt(DAYS_PER_YEAR)) if std > 0 else float("nan")
+
+
+def max_drawdown(excess: Array) -> float:
+    """Largest fall of the summed daily excess returns from their peak so far, percent, ≥ 0."""
+    path = np.concatenate([[0.0], np.cumsum(excess)])
+    return float((np.maximum.accumulate(path) - path).max()) * 100.0
+
+
+def summarize_series(series: pd.DataFrame) -> dict[str, float]:
+    """Reduce a daily series (columns `SERIES`) to the metrics of the tables."""
+    excess = series["excess"].to_numpy(dtype=np.float64)
+    ic = series["ic"].to_numpy(dtype=np.float64)
+    spread = float(ic.std(ddof=1)) if len(ic) > 1 else 0.0
+    return {
+        "MSE": float(series["mse"].mean()),
+        "IC": float(ic.mean()),
+        "ICIR": float(ic.mean()) / spread if spread > 0 else float("nan"),
+        "RankIC": float(series["rank_ic"].mean()),
+        "AnnRet_pct": annual_return(excess),
+        "Sharpe": sharpe(excess),
+        "MaxDD_pct": max_drawdown(excess),
+        "regret": float(series["regret"].mean()),
+        "signal_regret": float(series["signal_regret"].mean()),
+        "holdings": float(series["holdings"].mean()),
+        "turnover": float(series["turnover"].mean()),
+        "violation": float(series["violation"].mean()),
+    }

@@ -1,0 +1,185 @@
+"""The paper's own data: Alpha158 on CSI 500, 2008 to 2020, through Qlib from a local directory.
+
+Features, their processing, label, calendar and risk model are those of the authors' preparation:
+Alpha158 without five columns, RobustZScoreNorm fitted on the training years with clipping,
+CSZFillna, next-day return of the close, principal components of 240 days of clipped returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bpqp_bench.tasks.portfolio.covariance import rolling_covariance
+from bpqp_bench.tasks.portfolio.data import (
+    DataError,
+    Market,
+    check_prices,
+    fill_gaps,
+    next_returns,
+)
+from bpqp_bench.tasks.portfolio.sp500 import PriceSettings, calendar_splits
+
+__all__ = ["QlibSettings", "qlib_market"]
+
+# Dropped by the authors; VWAP is missing in the public data.
+_DROPPED = ("VWAP0", "KUP", "KUP2", "HIGH0", "IMIN5")
+_HOW = (
+    "Qlib's daily data of Chinese stocks are needed: with pyqlib installed, "
+    "`python -m qlib.cli.data qlib_data --target_dir DIR --region cn` downloads them, or unpack "
+    "qlib_bin.tar.gz of the releases of github.com/chenditc/investment_data into DIR; then pass "
+    "--qlib-dir DIR"
+)
+
+
+@dataclass(frozen=True)
+class QlibSettings:
+    """Where the data are, and the paper's calendar.
+
+    Attributes
+    ----------
+    directory
+        Holds ``calendars/day.txt``, ``instruments/<market>.txt`` and ``features/``.
+    market
+        Set of instruments.
+    train, valid, test
+        First and last date of each part, ISO 8601, inclusive.
+    window, factors, clip
+        Of the covariance.
+    kernels
+        Processes that Qlib computes features with; 0 leaves it to Qlib.
+    train_days, valid_days, test_days
+        As in `sp500.PriceSettings`; 0 means all.
+    """
+
+    directory: str = "~/.qlib/qlib_data/cn_data"
+    market: str = "csi500"
+    train: tuple[str, str] = ("2008-01-01", "2014-12-31")
+    valid: tuple[str, str] = ("2015-01-01", "2016-12-31")
+    test: tuple[str, str] = ("2017-01-01", "2020-08-01")
+    window: int = 240
+    factors: int = 10
+    clip: float = 0.025
+    kernels: int = 0
+    train_days: int = 0
+    valid_days: int = 0
+    test_days: int = 0
+
+
+def qlib_market(settings: QlibSettings | None = None) -> Market:
+    """Read features and prices through Qlib and make the market.
+
+    Qlib keeps its configuration in the process: one directory a process.
+
+    Raises
+    ------
+    DataError
+        If pyqlib or the data are missing, or the data do not reach over the calendar.
+    """
+    s = settings or QlibSettings()
+    folder = Path(s.directory or QlibSettings.directory).expanduser()
+    _check_folder(folder, s.market)
+    features, close = _read(folder, s)
+    check_prices("qlib", close)
+    calendar = PriceSettings(
+        *(s.train, s.valid, s.test, s.window, s.factors, 0),
+        *(s.train_days, s.valid_days, s.test_days),
+    )
+    dates = pd.DatetimeIndex(close.index)
+    splits = calendar_splits("qlib", dates, calendar)
+    if splits.train.start < s.window:
+        raise DataError(
+            f"qlib: {splits.train.start} days of prices before {dates[splits.train.start].date()}, "
+            f"the covariance needs {s.window}"
+        )
+    if splits.test.stop == len(dates):
+        raise DataError(f"qlib: the test ends on the last date, {dates[-1].date()}; end it earlier")
+    panel = _panel(features, dates, close.columns)
+    filled = fill_gaps(close)
+    # A member without a price today cannot be bought today.
+    panel[~close.notna().to_numpy()] = np.nan
+    following = next_returns(filled)
+    past = np.vstack([np.full((1, following.shape[1]), np.nan), following[:-1]])
+    covariance = rolling_covariance(
+        past, range(splits.train.start, splits.test.stop), s.window, s.factors, clip=s.clip
+    )
+    return Market(
+        "qlib",
+        dates.to_numpy().astype("datetime64[D]"),
+        tuple(str(asset) for asset in close.columns),
+        panel,
+        following,
+        covariance,
+        splits,
+    )
+
+
+def _check_folder(folder: Path, market: str) -> None:
+    for part in ("calendars/day.txt", f"instruments/{market}.txt", "features"):
+        if not (folder / part).exists():
+            raise DataError(f"{folder} is no Qlib data directory: {part} is missing. {_HOW}")
+
+
+def _read(folder: Path, s: QlibSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    try:
+        import qlib  # noqa: PLC0415 - an extra, and slow
+        from qlib.contrib.data.handler import Alpha158  # noqa: PLC0415
+        from qlib.data import D  # noqa: PLC0415
+        from qlib.data.dataset.handler import DataHandlerLP  # noqa: PLC0415
+    except ImportError as error:
+        raise DataError(
+            f"--data qlib needs the package pyqlib ({error}); install it with "
+            f"pip install 'bpqp_bench[qlib]'. {_HOW}"
+        ) from None
+    options: dict[str, Any] = {"kernels": s.kernels} if s.kernels else {}
+    qlib.init(provider_uri=str(folder), region="cn", **options)
+    handler = Alpha158(
+        instruments=s.market,
+        start_time=s.train[0],
+        end_time=s.test[1],
+        fit_start_time=s.train[0],
+        fit_end_time=s.train[1],
+        infer_processors=[
+            {"class": "DropCol", "kwargs": {"col_list": list(_DROPPED)}},
+            {
+                "class": "RobustZScoreNorm",
+                "kwargs": {"fields_group": "feature", "clip_outlier": True},
+            },
+            {"class": "CSZFillna", "kwargs": {"fields_group": "feature"}},
+        ],
+        learn_processors=[],
+        label=(["Ref($close, -1) / $close - 1"], ["LABEL0"]),
+    )
+    features: pd.DataFrame = handler.fetch(
+        col_set="feature", data_key=DataHandlerLP.DK_I
+    ).sort_index()
+    if features.empty:
+        raise DataError(
+            f"{folder} holds no data of {s.market} between {s.train[0]} and {s.test[1]}"
+        )
+    names = sorted(features.index.get_level_values("instrument").unique())
+    # 400 calendar days hold the 240 trading days of the first window, ten more days the last label.
+    begin = pd.Timestamp(s.train[0]) - pd.Timedelta(days=400)
+    end = pd.Timestamp(s.test[1]) + pd.Timedelta(days=15)
+    prices = D.features(names, ["$close"], start_time=begin, end_time=end)["$close"]
+    close: pd.DataFrame = prices.unstack(level="instrument").sort_index()
+    # Days on which nothing at all is traded do not exist in the calendar; Qlib's own is complete.
+    days = pd.DatetimeIndex(D.calendar(start_time=begin, end_time=end))
+    return features, close.reindex(index=days, columns=names).astype(np.float64)
+
+
+def _panel(
+    features: pd.DataFrame, dates: pd.DatetimeIndex, assets: pd.Index[str]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    panel = np.full((len(dates), len(assets), features.shape[1]), np.nan, dtype=np.float32)
+    row = dates.get_indexer(features.index.get_level_values("datetime"))
+    column = assets.get_indexer(features.index.get_level_values("instrument"))
+    inside = (row >= 0) & (column >= 0)
+    values = features.to_numpy(dtype=np.float32)
+    panel[row[inside], column[inside]] = values[inside]
+    panel[np.isinf(panel)] = np.nan
+    return panel

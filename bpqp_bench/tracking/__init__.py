@@ -1,0 +1,1 @@
+"""Regression check between two commits, beside asv (`benchmarks/`)."""

@@ -17,10 +17,12 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.family import Family, draw
 from bpqp_bench.problem.instance import Instance, Planted, SecondOrderCone, Size
 from bpqp_bench.problem.solution import Solution
+from bpqp_bench.problem.two_sided import DENSE_UP_TO, nearby_q, one_sided
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DENSE_UP_TO",
     "BenchError",
     "Family",
     "Instance",
@@ -34,4 +36,6 @@ __all__ = [
     "Solution",
     "Variant",
     "draw",
+    "nearby_q",
+    "one_sided",
 ]

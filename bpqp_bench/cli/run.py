@@ -22,7 +22,9 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 @click.command("run")
 @click.option("--method", "methods", multiple=True, help="Method, NAME or NAME[key=value,…].")
 @click.option("--family", "families", multiple=True, help="Problem family, NAME or NAME[…].")
-@click.option("--size", "sizes", multiple=True, help="Size NxM, e.g. 100x20.")
+@click.option(
+    "--size", "sizes", multiple=True, help="Size NxM, e.g. 100x20; families of one size need none."
+)
 @click.option("--profile", help="Take sizes, instances and limits from a profile.")
 @click.option("--instances", type=int, help="Instances per cell (default: the profile's, or 5).")
 @click.option("--first-seed", type=int, default=0, show_default=True, help="First instance.")
@@ -129,8 +131,6 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
         if not asked[name]:
             raise SpecError(f"no {name} named; use --{'method' if name == 'methods' else 'family'}")
     sizes = asked["sizes"] or (chosen.sizes if chosen else ())
-    if not sizes:
-        raise SpecError("no size named; use --size or --profile")
     wrt = DATA_NAMES if asked["wrt"] == "all" else tuple(asked["wrt"].split(","))
 
     def pick(value: Any, of_profile: Any, otherwise: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -43,6 +43,20 @@ class Family:
         feasible and bounded, shape (n,). It gives the family the parameter ``fixed``: with
         ``fixed=true`` all seeds share P, A, b, G, h and only q varies, which is what a method that
         learns from a distribution of instances (DC3) needs. None where q cannot vary alone.
+    size_of
+        ``size_of(**parameters) -> Size``: the one size that the parameters leave, for a family
+        whose size follows from them (a published instance, a horizon). None where any size may be
+        asked for.
+    neighbour
+        ``neighbour(instance, rng) -> q``: makes a family of one published instance. Seed 0 is what
+        `generate` returns, without randomness; any other seed is that instance with this q, near
+        the published one and such that the problem stays bounded.
+    upstream
+        ``upstream(instance, rng) -> v``: upstream gradient ∂L/∂z* of the instance, shape (n,).
+        None for ones (L = 1ᵀz*), which says nothing where 1ᵀz is constant on the feasible set.
+    members
+        ``members() -> parameters``: every choice of parameters that this machine can draw and a
+        table may want, empty where the data are not here. None for a family that needs no list.
     """
 
     name: str
@@ -52,6 +66,10 @@ class Family:
     generate: Callable[..., Instance]
     parameters: Parameters = field(default_factory=lambda: MappingProxyType({}))
     redraw_q: Callable[[Instance, np.random.Generator], Array] | None = None
+    size_of: Callable[..., Size] | None = None
+    neighbour: Callable[[Instance, np.random.Generator], Array] | None = None
+    upstream: Callable[[Instance, np.random.Generator], Array] | None = None
+    members: Callable[[], Iterable[Parameters]] | None = None
 
     @property
     def all_parameters(self) -> Parameters:
@@ -68,19 +86,27 @@ def draw(
     Raises
     ------
     SpecError
-        If the seed is negative or a parameter is unknown.
+        If the seed is negative, a parameter is unknown, or the parameters leave another size.
     """
     if seed < 0:
         raise SpecError(f"seed {seed} is negative; seeds are 0, 1, 2, …")
     changed = typed_parameters(f"family {family.name}", parameters or {}, family.all_parameters)
     spec = format_spec(family.name, changed)
     chosen = dict(family.parameters) | {k: v for k, v in changed.items() if k != "fixed"}
+    if family.size_of is not None and size != (own := family.size_of(**chosen)):
+        raise SpecError(f"{spec} has the size {own} and no other, not {size}; leave the size out")
     fixed = bool(changed.get("fixed", False))
     rng = _generator(spec, size, 0 if fixed else seed, stream=0)
     drawn = family.generate(size, rng, **chosen)
     if fixed and family.redraw_q is not None:
         q = family.redraw_q(drawn, _generator(spec, size, seed, stream=1))
         drawn = replace(drawn, q=q, planted=None, sha256="")
+    if family.neighbour is not None and seed > 0:
+        q = family.neighbour(drawn, _generator(spec, size, seed, stream=1))
+        drawn = replace(drawn, q=q, planted=None, sha256="")
+    if family.upstream is not None:
+        v = family.upstream(drawn, _generator(spec, size, seed, stream=2))
+        drawn = replace(drawn, upstream=v, sha256="")
     return replace(drawn, family=spec, size=size, seed=seed)
 
 
@@ -97,6 +123,14 @@ class FamilyChoice:
     family: Family
     parameters: Parameters
     key: str
+
+    @property
+    def size(self) -> Size | None:
+        """The one size that the parameters leave, or None where any may be asked for."""
+        if self.family.size_of is None:
+            return None
+        chosen = {k: v for k, v in self.parameters.items() if k != "fixed"}
+        return self.family.size_of(**dict(self.family.parameters) | chosen)
 
     def draw(self, size: Size, seed: int) -> Instance:
         """Draw the instance of this size and seed."""

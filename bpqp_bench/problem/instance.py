@@ -64,6 +64,11 @@ class Size:
             raise SpecError(f"size {text!r} needs N ≥ 1 and M ≥ 0")
         return cls(n, m)
 
+    @classmethod
+    def of(cls, n: int, neq: int, nineq: int) -> Size:
+        """Size of a problem with as many equalities and inequalities as it has: m is the larger."""
+        return cls(n, max(neq, nineq))
+
     def __str__(self) -> str:
         return f"{self.n}x{self.m}"
 
@@ -148,7 +153,10 @@ class Instance:
     family, size, seed
         Where it came from.
     sha256
-        Hash of all data above; computed if not given.
+        Hash of all data, the upstream gradient included; computed if not given.
+    upstream
+        Upstream gradient v = ∂L/∂z* that is propagated through this instance, shape (n,). None for
+        ones, the paper's loss L = 1ᵀz*; read it as `loss_gradient`.
     planted
         What the generator knows about the solution; removed before a method sees the instance.
     """
@@ -166,6 +174,7 @@ class Instance:
     seed: int = 0
     planted: Planted | None = field(default=None, repr=False)
     sha256: str = ""
+    upstream: Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n = self.q.shape[0]
@@ -175,13 +184,17 @@ class Instance:
             "A": (self.b.shape[0], n),
             "G": (self.h.shape[0], n),
         }
+        names = [*DATA_NAMES]
+        if self.upstream is not None:
+            expected["upstream"] = (n,)
+            names.append("upstream")
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise InstanceError(
                     f"{name} of instance {self.name} has shape {getattr(self, name).shape}, "
                     f"expected {shape}"
                 )
-        for name in DATA_NAMES:
+        for name in names:
             value = getattr(self, name)
             stored = value.data if sp.issparse(value) else value
             if stored.dtype != np.float64:
@@ -201,6 +214,11 @@ class Instance:
     def name(self) -> str:
         """Readable identity, for example ``qp-100x20-7``."""
         return f"{self.family}-{self.size}-{self.seed}"
+
+    @property
+    def loss_gradient(self) -> Array:
+        """Upstream gradient v = ∂L/∂z*, shape (n,): `upstream`, or ones."""
+        return np.ones(self.n) if self.upstream is None else self.upstream
 
     @property
     def n(self) -> int:
@@ -275,6 +293,8 @@ class Instance:
         parts: list[Matrix] = [self.P, self.q, self.A, self.b, self.G, self.h]
         for cone in self.cones:
             parts += [cone.F, cone.g, cone.c, np.array([cone.d])]
+        if self.upstream is not None:
+            parts.append(self.upstream)
         digest.update(self.problem_class.encode())
         for part in parts:
             if sp.issparse(part):

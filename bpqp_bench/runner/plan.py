@@ -32,7 +32,8 @@ class Request:
     Attributes
     ----------
     methods, families, sizes
-        Specifications as on the command line.
+        Specifications as on the command line. A family whose parameters leave one size has that
+        one and none of ``sizes``.
     instances, first_seed
         Seeds ``first_seed … first_seed + instances − 1``.
     call_limit_s, build_limit_s, cell_budget_s
@@ -271,7 +272,10 @@ def make_plan(requests: Sequence[Request], registry: Registry) -> Plan:
         _check(request)
         for family_text in request.families:
             family = registry.family(family_text)
-            for size_text in request.sizes:
+            own = family.size
+            if own is None and not request.sizes:
+                raise SpecError(f"no size named for {family.key}; use --size or --profile")
+            for size_text in request.sizes if own is None else (str(own),):
                 block = Block(
                     family=family.key,
                     problem_class=family.family.problem_class,

@@ -128,6 +128,8 @@ def save_instance(instance: Instance, path: Path) -> None:
 
     for name in ("P", "q", "A", "b", "G", "h"):
         put(name, getattr(instance, name))
+    if instance.upstream is not None:
+        put("upstream", instance.upstream)
     for index, cone in enumerate(instance.cones):
         for name in ("F", "g", "c", "d"):
             put(f"cone{index}.{name}", getattr(cone, name))
@@ -166,6 +168,7 @@ def load_instance(path: Path) -> Instance:
             family=family,
             size=Size.parse(size),
             seed=int(seed),
+            upstream=arrays.get("upstream"),
         )
     except (OSError, ValueError, KeyError) as error:
         raise ResultsError(f"{path} cannot be read: {error}") from None

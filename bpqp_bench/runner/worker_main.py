@@ -127,7 +127,7 @@ class Host:
         """
         instance: Instance = read_parcel(problem)
         method, clock = self._built[id], self._clocks[id]
-        upstream = np.ones(instance.n)
+        upstream = instance.loss_gradient
         meta: dict[str, Any] = {"failed": None, "forward": None, "backward": None}
         gc.collect()
         gc.disable()

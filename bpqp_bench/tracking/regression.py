@@ -341,7 +341,7 @@ class _Errors:
         key = (family, size, seed)
         if key not in self._known:
             instance = self._registry.family(family).draw(Size.parse(size), seed)
-            self._known[key] = compute_reference(instance, np.ones(instance.n))
+            self._known[key] = compute_reference(instance, instance.loss_gradient)
         return self._known[key]
 
 

@@ -1,0 +1,196 @@
+"""Families of one size: OSQP's classes, model predictive control, published instances."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from scipy.optimize import linprog
+
+from bpqp_bench import Family, Instance, Registry, Size, draw, nearby_q, one_sided
+from bpqp_bench.errors import SpecError
+from bpqp_bench.problem.parameters import format_spec
+from bpqp_bench.reference import compute_reference
+from bpqp_bench.runner.plan import Request, make_plan
+
+REGISTRY = Registry()
+
+
+def members(name):
+    return [format_spec(name, chosen) for chosen in REGISTRY.families[name].plugin.members()]
+
+
+DRAWN = members("osqp-class") + members("mpc")
+
+
+def dense(matrix):
+    return matrix.toarray() if sp.issparse(matrix) else matrix
+
+
+@pytest.mark.parametrize("spec", DRAWN)
+def test_size_is_as_announced_and_bits_repeat(spec):
+    choice = REGISTRY.family(spec)
+    one, again, other = (choice.draw(choice.size, seed) for seed in (3, 3, 4))
+    assert Size.of(one.n, one.neq, one.nineq) == choice.size
+    assert one.sha256 == again.sha256 != other.sha256
+    assert np.array_equal(one.upstream, again.upstream)
+    assert not np.array_equal(one.upstream, other.upstream)
+    P = dense(one.P)
+    assert np.array_equal(P, P.T)
+    assert np.linalg.eigvalsh(P).min() >= -1e-12 * np.abs(P).max()
+
+
+@pytest.mark.parametrize("spec", [s for s in DRAWN if "svm" not in s])
+def test_the_gradient_exists_and_is_not_zero(spec):
+    choice = REGISTRY.family(spec)
+    instance = choice.draw(choice.size, 1)
+    found = compute_reference(instance, instance.loss_gradient)
+    assert not found.certificate.degenerate
+    assert np.abs(found.gradients["q"]).max() > 1e-6
+
+
+@pytest.mark.parametrize("system", ["quadcopter", "cart-pole", "masses"])
+def test_both_forms_of_mpc_have_the_same_inputs(system):
+    """The horizon's inputs of the condensed problem are the last variables of the sparse one."""
+    small = f"system={system},horizon=6"
+    sparse = REGISTRY.family(f"mpc[{small}]")
+    condensed = REGISTRY.family(f"mpc[{small},form=dense]")
+    plugin = REGISTRY.families["mpc"].plugin
+    pair = [
+        plugin.generate(choice.size, np.random.default_rng(5), system, form, 6)
+        for choice, form in ((sparse, "sparse"), (condensed, "dense"))
+    ]
+    v = np.zeros(pair[0].n)
+    full = compute_reference(pair[0], v)
+    inputs = compute_reference(pair[1], np.zeros(pair[1].n))
+    assert pair[0].residuals(pair[0].planted.feasible).primal <= 1e-14
+    assert pair[1].residuals(pair[1].planted.feasible).primal <= 1e-14
+    assert full.z[-pair[1].n :] == pytest.approx(inputs.z, abs=1e-10)
+
+
+def test_masses_follow_their_differential_equation():
+    choice = REGISTRY.family("mpc[system=masses,horizon=1]")
+    B = -dense(choice.draw(choice.size, 0).A)[:, 12:]
+
+    def motion(_, state):
+        # The first actuator pushes mass 0 by +1 and mass 1 by −1; walls at both ends.
+        x = np.concatenate([[0.0], state[:6], [0.0]])
+        force = np.array([1.0, -1.0, 0.0, 0.0, 0.0, 0.0])
+        return np.concatenate([state[6:], x[:-2] - 2.0 * x[1:-1] + x[2:] + force])
+
+    found = solve_ivp(motion, (0.0, 0.5), np.zeros(12), rtol=1e-12, atol=1e-12)
+    assert B[:, 0] == pytest.approx(found.y[:, -1], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("osqp-class[kind=knapsack]", "no kind 'knapsack'; choose from random, equality"),
+        ("osqp-class[kind=control,n=1]", "needs n ≥ 2, got 1"),
+        ("mpc[system=rocket]", "no system 'rocket'; choose from quadcopter"),
+        ("mpc[form=banded]", "no form 'banded'"),
+        ("mpc[horizon=0]", "needs horizon ≥ 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(spec, message):
+    with pytest.raises(SpecError, match=message):
+        _ = REGISTRY.family(spec).size
+
+
+def test_a_size_of_its_own_needs_no_size_and_takes_no_other():
+    choice = REGISTRY.family("mpc")
+    with pytest.raises(SpecError, match="has the size 320x640 and no other, not 10x5"):
+        choice.draw(Size(10, 5), 0)
+    request = Request(("bpqp",), ("mpc", "qp"), ("10x5",), 1, 1.0)
+    blocks = {block.family: block.size for block in make_plan([request], REGISTRY).blocks}
+    assert blocks == {"mpc": "320x640", "qp": "10x5"}
+    with pytest.raises(SpecError, match="no size named for qp"):
+        make_plan([Request(("bpqp",), ("mpc", "qp"), (), 1, 1.0)], REGISTRY)
+
+
+# --- the seam ------------------------------------------------------------------------------------
+
+
+def published(size, rng):
+    return Instance(
+        P=np.diag([1.0, 0.0]),
+        q=np.array([1.0, 1.0]),
+        A=np.zeros((0, 2)),
+        b=np.zeros(0),
+        G=-np.eye(2),
+        h=np.zeros(2),
+    )
+
+
+ONE = Family(
+    name="one",
+    label="One",
+    problem_class="qp",
+    source="test",
+    generate=published,
+    size_of=lambda: Size(2, 2),
+    neighbour=nearby_q,
+)
+
+
+def test_seed_0_is_the_published_instance_and_others_are_near():
+    assert draw(ONE, Size(2, 2), 0).q.tolist() == [1.0, 1.0]
+    near = [draw(ONE, Size(2, 2), seed).q for seed in range(1, 20)]
+    for q in near:
+        assert np.abs(q - 1.0).max() == pytest.approx(1e-3)
+    assert len({tuple(q) for q in near}) == 19
+
+
+def test_the_upstream_gradient_is_part_of_the_identity():
+    plain = published(None, None)
+    assert plain.loss_gradient.tolist() == [1.0, 1.0]
+    weighted = Instance(plain.P, plain.q, plain.A, plain.b, plain.G, plain.h, upstream=plain.q + 1)
+    assert weighted.loss_gradient.tolist() == [2.0, 2.0]
+    assert weighted.sha256 != plain.sha256
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_neighbour_of_a_bounded_lp_is_bounded(seed):
+    """An LP that is bounded only just: q lies on the edge of the cone of bounded objectives."""
+    rng = np.random.default_rng(seed)
+    n, m = 4, 6
+    G = rng.integers(-2, 3, (m, n)).astype(float)
+    lam = rng.integers(0, 2, m).astype(float)
+    A = rng.integers(-2, 3, (1, n)).astype(float)
+    inside = rng.standard_normal(n)
+    instance = Instance(
+        np.zeros((n, n)), -G.T @ lam, A, A @ inside, G, G @ inside + rng.random(m), (), "lp"
+    )
+    q = nearby_q(instance, rng)
+    found = linprog(q, G, instance.h, A, instance.b, (None, None), method="highs")
+    assert found.status == 0
+    scale = np.abs(instance.q).max(initial=0.0) or 1.0
+    assert np.abs(q - instance.q).max() <= 1.001e-3 * scale
+
+
+@pytest.mark.parametrize("as_dense", [True, False])
+def test_two_sided_rows_become_one_sided(as_dense):
+    inf = np.inf
+    rows = np.arange(12.0).reshape(4, 3)
+    found = one_sided(
+        sp.csc_matrix(rows),
+        np.array([1.0, -inf, -2.0, -1e20]),
+        np.array([1.0, 2.0, 3.0, 1e20]),
+        np.array([0.0, -inf, 5.0]),
+        np.array([inf, 1.0, 5.0]),
+        dense=as_dense,
+    )
+    A, G = dense(found["A"]), dense(found["G"])
+    assert sp.issparse(found["A"]) != as_dense
+    assert A.tolist() == [rows[0].tolist(), [0.0, 0.0, 1.0]]
+    assert found["b"].tolist() == [1.0, 5.0]
+    assert G.tolist() == [
+        rows[1].tolist(),
+        rows[2].tolist(),
+        [0.0, 1.0, 0.0],
+        (-rows[2]).tolist(),
+        [-1.0, 0.0, 0.0],
+    ]
+    assert found["h"].tolist() == [2.0, 3.0, 1.0, 2.0, 0.0]

@@ -36,7 +36,7 @@ test: .venv/.ready
 	touch $@
 
 test-qlib: .venv-qlib/.ready
-	.venv-qlib/bin/python -m pytest tests/test_portfolio_qlib.py
+	.venv-qlib/bin/python -m pytest tests/tasks/test_portfolio_qlib.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

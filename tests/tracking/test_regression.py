@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bpqp_bench import Registry, Size, regression
+from bpqp_bench import Registry, Size
 from bpqp_bench.cli.regress import regress
 from bpqp_bench.errors import BenchError, ResultsError
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference import compute_reference
+from bpqp_bench.tracking import regression
 from bpqp_bench.tracking.regression import (
     CellVerdict,
     RegressionConfig,
@@ -28,7 +29,7 @@ from bpqp_bench.tracking.regression import (
     checkout,
 )
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def _script(name: str) -> ModuleType:

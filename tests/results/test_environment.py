@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.results.compare import MACHINE_FIELDS
 from bpqp_bench.results.environment import code_hash, describe_environment
-from bpqp_bench.runner.plan import Plan, Request, make_plan
+from bpqp_bench.runner.execute import required_libraries
+from bpqp_bench.runner.memory_limit import total_memory
+from bpqp_bench.runner.plan import Request, make_plan
 
 METHOD = """
 from bpqp_bench import Method
@@ -34,15 +37,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def planned(registry: Registry, *methods: str, threads: int = 1) -> Plan:
-    return make_plan(
-        [Request(methods, ("qp",), ("10x5",), 1, call_limit_s=1.0, threads=threads)], registry
-    )
+def described(registry: Registry, *methods: str) -> dict[str, Any]:
+    plan = make_plan([Request(methods, ("qp",), ("10x5",), 1, call_limit_s=1.0)], registry)
+    return describe_environment(required_libraries(plan, registry), (1,), total_memory())
 
 
 def test_environment_says_what_a_reader_needs(folder: Path) -> None:
     registry = Registry((folder,))
-    environment = describe_environment(planned(registry, "mine", "exact"), registry)
+    environment = described(registry, "mine", "exact")
     assert json.loads(json.dumps(environment)) == environment
     for field in (*MACHINE_FIELDS, "os", "python", "blas", "git_commit", "git_dirty", "command"):
         assert field in environment
@@ -60,7 +62,7 @@ def test_environment_says_what_a_reader_needs(folder: Path) -> None:
 
 def test_only_libraries_of_the_plan_count(folder: Path) -> None:
     registry = Registry((folder,))
-    versions = describe_environment(planned(registry, "mine"), registry)["versions"]
+    versions = described(registry, "mine")["versions"]
     assert "osqp" not in versions
 
 

@@ -16,7 +16,7 @@ from bpqp_bench.runner.execute import Options, execute, open_run
 from bpqp_bench.runner.plan import Plan, Request, make_plan
 from bpqp_bench.runner.time_split import RunSummary
 
-ADAPTERS = Path(__file__).parent / "adapters"
+ADAPTERS = Path(__file__).parents[1] / "adapters"
 LIMIT_S = 1.5
 MEMORY = 300 * 2**20
 

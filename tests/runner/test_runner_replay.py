@@ -18,7 +18,7 @@ from bpqp_bench.runner.plan import Request, make_plan
 from bpqp_bench.runner.replay import load_instance, replay_call, save_instance
 from bpqp_bench.runner.time_split import RunSummary
 
-ADAPTERS = Path(__file__).parent / "adapters"
+ADAPTERS = Path(__file__).parents[1] / "adapters"
 FOLDERS = ((ADAPTERS,), (ADAPTERS / "families",))
 
 

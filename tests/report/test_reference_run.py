@@ -21,7 +21,7 @@ from bpqp_bench.report.publish import (
 )
 from bpqp_bench.report.tables import TABLES, requested_methods
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference"
 
 

@@ -20,7 +20,7 @@ from bpqp_bench.layers.exact_layer import ExactKKT
 from bpqp_bench.method.conformance import check_method
 from bpqp_bench.plugins.registry import Registry
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ALL = ("P", "q", "A", "b", "G", "h")
 QP_METHODS = ("exact", "exact-solve", "qpth", "cvxpy")
 SOCP_METHODS = ("exact", "exact-solve", "cvxpy")

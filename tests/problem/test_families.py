@@ -376,6 +376,6 @@ def test_a_copy_of_the_template_is_a_family(tmp_path):
 
 
 def test_the_page_shows_the_template_as_it_is():
-    page = (Path(__file__).parents[1] / "docs" / "add-a-family.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "add-a-family.md").read_text(encoding="utf-8")
     code = (builtin_directory("problems") / "template_family.py").read_text(encoding="utf-8")
     assert f"```python\n{code}```" in page

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 _TIME = "passes.BackwardCall.time_pass"
 _ERROR = "accuracy.Accuracy.track_relative_error"

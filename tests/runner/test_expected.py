@@ -19,7 +19,7 @@ from bpqp_bench.runner.expected import EXPECTED, Key, expected_csv, expected_tim
 from bpqp_bench.runner.plan import NO_WARMUP_S, Block, Cell, Plan
 from bpqp_bench.runner.time_split import RunSummary, TimeSplit, eta_quality
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference"
 POINTS = 200  # at which the estimate is looked at
 
@@ -152,7 +152,7 @@ def test_expected_times_are_what_makes_the_estimate_good() -> None:
 
 
 def test_committed_times_are_those_of_the_reference_run(tmp_path: Path) -> None:
-    committed = ROOT / "bpqp_bench" / "data" / EXPECTED
+    committed = ROOT / "bpqp_bench" / "runner" / "data" / EXPECTED
     assert expected_csv(REFERENCE) == committed.read_text(encoding="utf-8")
     written = publish_expected(REFERENCE, tmp_path)
     assert [path.name for path in written] == [EXPECTED, EXPECTED_PARTS]

@@ -16,7 +16,7 @@ G₊ has the gradients of the binding cones, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,8 +33,9 @@ from bpqp_bench.layers.active_set import (
 from bpqp_bench.layers.cones import cone_terms, polish_cones
 from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt, independent_rows
+from bpqp_bench.layers.primal_dual import lapack
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
-from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, SOLVERS, solve_qp
+from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, SOLVERS, solve_qp
 from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
 BACKWARD_SOLVERS = (*SOLVERS, "direct", "minres")
 POLISH = ("none", "solver", "active-set")
 GRADIENTS = ("optimal", "general")
+FALLBACK = ("proxqp", "piqp", "clarabel", "osqp")  # after the active-set method
 _RETRY = 1e-9  # tolerance of the second attempt where polishing failed
 
 
@@ -65,8 +67,8 @@ class Settings:
     Attributes
     ----------
     forward, backward
-        Solver of each pass: one of `SOLVERS`; "direct" factorizes the backward
-        system, "minres" solves it (and the polishing's) without a factorization.
+        Solver of each pass: "active-set" (forward) or one of `SOLVERS`; "direct" factorizes the
+        backward system, "minres" solves it (and the polishing's) without a factorization.
     cone_forward
         Solver of the forward pass where there are cones and ``forward`` takes none.
     eps_abs, eps_rel, max_iter
@@ -97,7 +99,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for what, value, known in (
-            ("forward", self.forward, SOLVERS),
+            ("forward", self.forward, ("active-set", *SOLVERS)),
             ("backward", self.backward, BACKWARD_SOLVERS),
             ("cone_forward", self.cone_forward, CONE_SOLVERS),
             ("polish", self.polish, POLISH),
@@ -107,6 +109,15 @@ class Settings:
                 raise SpecError(f"{what}={value!r} of BPQP is not one of {', '.join(known)}")
         if min(self.eps_abs, self.eps_rel, self.max_iter, self.active_tol) < 0:
             raise SpecError("tolerances and the iteration limit of BPQP cannot be negative")
+
+    @property
+    def shares_factors(self) -> bool:
+        """Whether the backward pass is one more solve with the factors of the forward pass."""
+        return (
+            self.forward == "active-set"
+            and self.backward == "direct"
+            and self.gradient == "optimal"
+        )
 
     @property
     def tolerances(self) -> Tolerances:
@@ -170,6 +181,8 @@ def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> F
     name = settings.forward
     if qp.cones and name not in CONE_SOLVERS:
         name = settings.cone_forward
+    if name == "active-set":
+        return _active_set_pass(qp, settings, clock)
     own_polish = settings.polish == "solver" and name == "osqp"
     solution = solve_qp(qp, name, settings.tolerances, clock, own_polish)
     info: dict[str, object] = {"forward": name}
@@ -200,6 +213,40 @@ def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> F
     with clock("extract"):
         active = active_rows(qp, solution, settings.active_tol)
     return ForwardPass(qp, solution, active, cones, None, info)
+
+
+def _active_set_pass(qp: ConvexQP, settings: Settings, clock: Phase) -> ForwardPass:
+    """Solve by the active-set method, or by the first of other solvers that solves it."""
+    cones = np.zeros(0, dtype=bool)
+    if not qp.is_sparse:
+        with clock("solve"):
+            point = lapack.solve(qp.P, qp.q, qp.A, qp.b, qp.G, qp.h, active_tol=settings.active_tol)
+        if point is not None:
+            solution = QPSolution(
+                point.z,
+                point.nu,
+                point.lam,
+                np.zeros(0),
+                "solved",
+                point.steps,
+                point.primal,
+                point.dual,
+            )
+            active = ActiveSet(point.active, point.weak, (0.0, 0.0))
+            info: dict[str, object] = {"forward": "active-set", "polished": True}
+            return ForwardPass(qp, solution, active, cones, None, info)
+    tried, first = [], None
+    for name in FALLBACK:
+        if qp.is_sparse and name in DENSE_ONLY:
+            continue
+        done = forward_pass(qp, replace(settings, forward=name), clock)
+        tried.append(name)
+        done.info["tried"] = ["active-set", *tried]
+        if done.info.get("polished"):
+            return done
+        first = first or done
+    assert first is not None
+    return first
 
 
 def backward_pass(

@@ -13,10 +13,19 @@ import torch
 from scipy.linalg import lapack
 
 from bpqp_bench.errors import InstanceError
+from bpqp_bench.layers.dense_data import DenseData
 from bpqp_bench.layers.problem import ConvexQP
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["NAMES", "Argument", "Batch", "check_convex", "read_batch", "sparse_gradient"]
+__all__ = [
+    "NAMES",
+    "Argument",
+    "Batch",
+    "check_convex",
+    "check_finite",
+    "read_batch",
+    "sparse_gradient",
+]
 
 NAMES = ("P", "q", "A", "b", "G", "h")
 # A tensor, or a SciPy sparse matrix, which has no types of its own.
@@ -41,6 +50,13 @@ class Batch:
     count: int
     rounding: float
 
+    @classmethod
+    def of(cls, data: DenseData) -> Batch:
+        """Take dense arguments to NumPy."""
+        values = {name: part.cpu().numpy() for name, part in zip(NAMES, data.parts, strict=True)}
+        own = frozenset(name for name, own in zip(NAMES, data.own, strict=True) if own)
+        return cls(values, own, data.count, data.rounding)
+
     @property
     def batched(self) -> bool:
         """Whether any argument has a batch dimension."""
@@ -58,12 +74,12 @@ class Batch:
 def read_batch(
     P: Argument, q: Argument, A: Argument, b: Argument, G: Argument, h: Argument
 ) -> Batch:
-    """Convert to NumPy and CSC in float64, P to its symmetric part; check shapes and finiteness.
+    """Convert to NumPy and CSC in float64, P to its symmetric part; check shapes.
 
     Raises
     ------
     InstanceError
-        If shapes or batch sizes do not fit, or an entry is not finite.
+        If shapes or batch sizes do not fit.
     """
     if not isinstance(q, torch.Tensor):
         raise InstanceError(f"q is a {type(q).__name__}, not a tensor")
@@ -94,7 +110,6 @@ def read_batch(
     batch = Batch(
         values, frozenset(own), next(iter(sizes.values()), 1), float(torch.finfo(q.dtype).eps)
     )
-    _check_finite(batch)
     P = values["P"]
     values["P"] = (
         sp.csc_matrix((P + P.T) * 0.5) if sp.issparse(P) else 0.5 * (P + P.swapaxes(-1, -2))
@@ -164,7 +179,14 @@ def _check_shapes(values: dict[str, Matrix], n: int) -> None:
             )
 
 
-def _check_finite(batch: Batch) -> None:
+def check_finite(batch: Batch) -> None:
+    """Raise unless all data are finite.
+
+    Raises
+    ------
+    InstanceError
+        Naming the first argument, and the first instance, with other entries.
+    """
     for name, value in batch.values.items():
         stored = value.data if sp.issparse(value) else value
         if np.isfinite(stored).all():
@@ -176,11 +198,12 @@ def _check_finite(batch: Batch) -> None:
         raise InstanceError(f"{name}{shared} has entries that are not finite")
 
 
-def check_convex(batch: Batch) -> None:
+def check_convex(batch: Batch, indices: Sequence[int] | None = None) -> None:
     """Raise unless every P is positive semidefinite, to within the rounding of its type.
 
     Dense matrices are tested by Cholesky; of sparse ones, the smallest eigenvalue is looked for by
-    Lanczos, which refuses what it finds negative but proves nothing.
+    Lanczos, which refuses what it finds negative but proves nothing. ``indices`` are the instances
+    to look at, all by default.
 
     Raises
     ------
@@ -188,7 +211,9 @@ def check_convex(batch: Batch) -> None:
         Naming the first instance whose P is not.
     """
     P = batch.values["P"]
-    for i, part in enumerate(P if "P" in batch.own else [P]):
+    which = range(batch.count) if indices is None else indices
+    for i in which if "P" in batch.own else which[:1]:
+        part = P[i] if "P" in batch.own else P
         if not _is_semidefinite(part, batch.rounding):
             shared = batch.batched and "P" not in batch.own
             raise InstanceError(

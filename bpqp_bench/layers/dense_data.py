@@ -1,0 +1,131 @@
+"""Dense torch arguments of a QP layer, kept on their device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpqp_bench.errors import InstanceError
+
+__all__ = ["DenseData", "read_dense"]
+
+_NAMES = ("P", "q", "A", "b", "G", "h")
+_NDIM = (2, 1, 2, 1, 2, 1)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DenseData:
+    """Arguments of one call: detached, float64 on one device, P its symmetric part.
+
+    ``own`` says of each of P, q, A, b, G, h whether it has a batch dimension; ``count`` is the
+    number of instances, ``batched`` whether any argument has one, and ``rounding`` the coarsest
+    precision of the types that they came in.
+    """
+
+    parts: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    own: tuple[bool, ...]
+    count: int
+    batched: bool
+    rounding: float
+
+    def instance(self, i: int) -> list[Tensor]:
+        """Return P, q, A, b, G, h of instance i."""
+        return [p[i] if own else p for p, own in zip(self.parts, self.own, strict=True)]
+
+    def vectors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, b, h with a batch dimension each."""
+        q, b, h = (
+            self.parts[k] if self.own[k] else self.parts[k].expand(self.count, -1)
+            for k in (1, 3, 5)
+        )
+        return q, b, h
+
+
+def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | None:
+    """Read the arguments; None if any is sparse.
+
+    Shapes are checked here; that entries are finite and P semidefinite shows in the solution.
+
+    Raises
+    ------
+    InstanceError
+        If an argument is of a wrong kind, or shapes or batch sizes do not fit.
+    """
+    given = (P, q, A, b, G, h)
+    if not isinstance(q, Tensor):
+        raise InstanceError(f"q is a {type(q).__name__}, not a tensor")
+    if (A is None) != (b is None):
+        raise InstanceError("A and b go together: give both or neither")
+    if (G is None) != (h is None):
+        raise InstanceError("G and h go together: give both or neither")
+    n = q.shape[-1] if q.ndim else 0
+    parts: list[Tensor] = []
+    own: list[bool] = []
+    count, rounding, batched = -1, 0.0, False
+    for k, value in enumerate(given):
+        if value is None:
+            shape = (0, n) if _NDIM[k] == 2 else (0,)
+            parts.append(torch.zeros(shape, dtype=torch.float64, device=q.device))
+            own.append(False)
+            continue
+        if not isinstance(value, Tensor) or value.layout is not torch.strided:
+            return None
+        if value.dtype is not torch.float64:
+            value, precision = _converted(_NAMES[k], value)  # noqa: PLW2901
+            rounding = max(rounding, precision)
+        if value.device != q.device:
+            raise InstanceError(
+                f"{_NAMES[k]} is on {value.device} and q on {q.device}; move them to one device"
+            )
+        extra = value.ndim - _NDIM[k]
+        if extra == 1:
+            batched = True
+            if count not in (-1, value.shape[0]):
+                raise _sizes_differ(given)
+            count = value.shape[0]
+        elif extra:
+            raise InstanceError(
+                f"{_NAMES[k]} has {value.ndim} dimensions; expected {_NDIM[k]}, or one more for a "
+                "batch"
+            )
+        parts.append(value.detach())
+        own.append(extra == 1)
+    _check_shapes(parts, n)
+    P = parts[0]
+    parts[0] = (P + P.mT) * 0.5
+    return DenseData(
+        tuple(parts),  # type: ignore[arg-type]  # six of them
+        tuple(own),
+        count if batched else 1,
+        batched,
+        rounding or 2.0**-52,
+    )
+
+
+def _converted(name: str, value: Tensor) -> tuple[Tensor, float]:
+    if not value.dtype.is_floating_point:
+        raise InstanceError(f"{name} is {value.dtype}; expected a floating-point tensor")
+    return value.detach().double(), float(torch.finfo(value.dtype).eps)
+
+
+def _sizes_differ(given: tuple[Any, ...]) -> InstanceError:
+    listed = ", ".join(
+        f"{name}: {value.shape[0]}"
+        for name, value, ndim in zip(_NAMES, given, _NDIM, strict=True)
+        if value is not None and value.ndim == ndim + 1
+    )
+    return InstanceError(f"batch sizes differ ({listed})")
+
+
+def _check_shapes(parts: list[Tensor], n: int) -> None:
+    neq, nineq = parts[3].shape[-1], parts[5].shape[-1]
+    for k, shape in ((0, (n, n)), (2, (neq, n)), (4, (nineq, n))):
+        found = parts[k].shape[-2:]
+        if found != shape or n == 0:
+            raise InstanceError(
+                f"{_NAMES[k]} has shape {tuple(parts[k].shape)}; expected {shape} (n = {n} from q, "
+                "rows from b and h), with or without a leading batch dimension"
+            )

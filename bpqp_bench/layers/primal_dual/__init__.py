@@ -1,0 +1,22 @@
+"""Primal-dual active-set method for convex QPs, on one factorization for both passes.
+
+With P = LLᵀ, C = [A; G], d = [b; h] and W = L⁻¹Cᵀ, the dual of the QP is a linear complementarity
+problem in the multipliers y of the rows and their slacks s:
+
+    s = d + Wᵀ L⁻¹q + WᵀW y,    s = 0 on equalities,    y ≥ 0, s ≥ 0, yᵀs = 0 on inequalities.
+
+The method (Hintermüller, Ito, Kunisch, SIAM J. Optim. 13 (2002); for LCPs Kostreva's and Kunisch's
+block pivoting) guesses the set of binding rows J, solves for y_J with s_J = 0, and takes out the
+rows with y < 0 and puts in those with s < 0, until J stays. z = −L⁻ᵀ(L⁻¹q + Wy). The equalities are
+eliminated once, so that a step costs one Cholesky factorization on the binding inequalities. Then
+the point is refined on the KKT system, and the signs are decided again at that accuracy.
+
+Nothing depends on units: Cholesky factorizations are invariant under scaling of rows and variables,
+and all tolerances are relative to |Wᵢ|, |Lᵀz| and |L⁻¹q|, which scale as slacks and multipliers do.
+
+The backward QP (Pan et al., NeurIPS 2024, Theorem 1) is one more solve with L and the factor of
+WᵀW on the binding rows.
+
+Modules: `lapack` (one problem, NumPy views), `batched` (a batch in torch, on any device), `rules`
+(the tolerances of both).
+"""

@@ -1,0 +1,370 @@
+"""The active-set method for a batch of dense problems, in torch, on any device.
+
+The same steps as in `bpqp_bench.layers.primal_dual.lapack`, each for all instances at once; those
+that have settled leave the loop. Rows that do not bind are replaced by rows of the identity, so
+that shapes stay fixed. P, or A and G, given without a batch dimension are factorized once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bpqp_bench.layers.primal_dual.rules import (
+    ENOUGH,
+    EPS,
+    FINE,
+    MOST_REFINEMENTS,
+    MOST_STEPS,
+    PATIENCE,
+    PIVOT,
+    PLAIN_STEPS,
+    RESIDUAL,
+    ROUGH,
+    SHORT,
+    WEAK,
+)
+
+__all__ = ["BatchFactors", "BatchPoint", "adjoint", "solve"]
+
+
+def _times(M: Tensor, x: Tensor) -> Tensor:
+    """Mx for vectors x (batch, n) and M (m, n) or (batch, m, n)."""
+    if M.ndim == 2:
+        return torch.matmul(x, M.mT)
+    return torch.matmul(M, x.unsqueeze(-1)).squeeze(-1)
+
+
+def _times_transposed(M: Tensor, y: Tensor) -> Tensor:
+    if M.ndim == 2:
+        return torch.matmul(y, M)
+    return torch.matmul(y.unsqueeze(-2), M).squeeze(-2)
+
+
+def _triangular(L: Tensor, x: Tensor, transposed: bool = False) -> Tensor:
+    """L⁻¹x or L⁻ᵀx for vectors x (batch, n)."""
+    F = L.mT if transposed else L
+    if L.ndim == 2:
+        return _lower(F, x.mT, transposed).mT
+    return _lower(F, x.unsqueeze(-1), transposed).squeeze(-1)
+
+
+def _lower(L: Tensor, X: Tensor, upper: bool = False) -> Tensor:
+    found: Tensor = torch.linalg.solve_triangular(L, X, upper=upper)
+    return found
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BatchFactors:
+    """Cholesky factors of P and of the dual matrix, with rows of the identity where none binds.
+
+    ``L`` (n, n), ``C`` (m, n) and ``W`` = L⁻¹Cᵀ as (m, n), each with a batch dimension unless
+    shared; ``T`` (batch, m, m); ``binding`` (batch, m), 1 for equalities and binding rows;
+    ``widths`` the lengths of W's rows.
+    """
+
+    L: Tensor
+    C: Tensor
+    W: Tensor
+    T: Tensor
+    binding: Tensor
+    widths: Tensor
+
+    def solve(self, r: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Solve Px + Cᵀy = r, Cx = s (zero if None) on the binding rows.
+
+        Returns x, y, the lengths of Lᵀx, and what they would be without rows.
+        """
+        t = _triangular(self.L, r)
+        free = t.norm(dim=-1)
+        y = self.binding
+        if y.shape[-1]:
+            right = _times(self.W, t)
+            if s is not None:
+                right = right - s
+            right = (right * self.binding).unsqueeze(-1)
+            y = torch.cholesky_solve(right, self.T).squeeze(-1)
+            t = t - _times_transposed(self.W, y)
+        return _triangular(self.L, t, transposed=True), y, t.norm(dim=-1), free
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BatchPoint:
+    """Solutions of a batch; what is not ``verified`` is no solution.
+
+    ``z`` (batch, n), ``nu`` (batch, neq), ``lam``, ``active`` and ``weak`` (batch, nineq),
+    ``primal``, ``dual``, ``verified`` (batch,), ``steps`` for all.
+    """
+
+    z: Tensor
+    nu: Tensor
+    lam: Tensor
+    active: Tensor
+    weak: Tensor
+    primal: Tensor
+    dual: Tensor
+    verified: Tensor
+    steps: int
+    factors: BatchFactors
+    P: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Dual:
+    """The dual after elimination of the equalities: s = s0 + Sy on the inequalities."""
+
+    L: Tensor
+    C: Tensor
+    W: Tensor  # all rows, (…, m, n)
+    T: Tensor | None
+    V: Tensor | None
+    S: Tensor
+    s0: Tensor
+    widths: Tensor  # |Wᵢ| of all rows
+    force: Tensor  # |L⁻¹q|, (batch,)
+    sound: Tensor  # P and the equalities' block are safely positive definite
+
+
+def solve(
+    P: Tensor,
+    q: Tensor,
+    A: Tensor,
+    b: Tensor,
+    G: Tensor,
+    h: Tensor,
+    start: Tensor | None = None,
+    active_tol: float = 0.0,
+) -> BatchPoint:
+    """Solve a batch; instances where the plain method does not end well are not ``verified``.
+
+    Parameters
+    ----------
+    P, A, G
+        (n, n) symmetric, (neq, n), (nineq, n), with a batch dimension or shared.
+    q, b, h
+        (batch, n), (batch, neq), (batch, nineq).
+    start
+        Masks (batch, nineq) of the rows that are thought to bind.
+    active_tol
+        Relative slack and multiplier of a weakly active row, 0 for the kernel's own.
+    """
+    dual = _dual(P, q, A, b, G, h)
+    neq = b.shape[-1]
+    active = dual.s0 < 0.0 if start is None else start.clone()
+    factor, settled, steps = _settle(dual, active, dual.widths[..., neq:])
+    point, wrong = _refined(P, q, b, h, dual, active, factor, settled, steps, active_tol)
+    # Signs that refinement corrected, mostly none.
+    for _ in range(MOST_REFINEMENTS):
+        again = (wrong.any(-1) & settled).nonzero().squeeze(-1)
+        if not len(again):
+            break
+        steps += 1
+        active = active ^ (wrong & settled.unsqueeze(-1))
+        _factorize(dual, active, factor, settled, again, dual.widths[..., neq:])
+        point, wrong = _refined(P, q, b, h, dual, active, factor, settled, steps, active_tol)
+    return point
+
+
+def _dual(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor) -> _Dual:
+    count, neq = q.shape[0], b.shape[-1]
+    L, failed = torch.linalg.cholesky_ex(P)
+    sound = (failed == 0) & _safe(L, P.diagonal(dim1=-2, dim2=-1))
+    if A.ndim != G.ndim:
+        A, G = A.expand(count, -1, -1), G.expand(count, -1, -1)
+    C = torch.cat([A, G], dim=-2)
+    W = _rows_triangular(L, C)
+    t = _triangular(L, q)
+    gram = W @ W.mT
+    widths = gram.diagonal(dim1=-2, dim2=-1).sqrt()
+    Wt = _times(W, t)
+    s0 = h + Wt[:, neq:]
+    force = t.norm(dim=-1)
+    if not neq:
+        return _Dual(L, C, W, None, None, gram, s0, widths, force, sound.expand(count))
+    T, failed = torch.linalg.cholesky_ex(gram[..., :neq, :neq])
+    sound = sound & (failed == 0) & _safe(T, widths[..., :neq] ** 2)
+    V = _lower(T, gram[..., :neq, neq:])
+    a = _triangular(T, Wt[:, :neq] + b)
+    s0 = s0 - _times_transposed(V, a)
+    S = gram[..., neq:, neq:] - V.mT @ V
+    return _Dual(L, C, W, T, V, S, s0, widths, force, sound.expand(count))
+
+
+def _rows_triangular(L: Tensor, C: Tensor) -> Tensor:
+    """(L⁻¹Cᵀ)ᵀ with L and C batched or not."""
+    if L.ndim == 2 and C.ndim == 3:
+        return _lower(L, C.flatten(0, 1).mT).mT.reshape(C.shape)
+    return _lower(L, C.mT).mT
+
+
+def _safe(factor: Tensor, diagonal: Tensor) -> Tensor:
+    pivots = factor.diagonal(dim1=-2, dim2=-1)
+    safe: Tensor = (pivots * pivots > PIVOT * diagonal).all(-1)
+    return safe
+
+
+def _settle(dual: _Dual, active: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Change ``active`` in place until no row has the wrong sign; factors, who got there, steps."""
+    count, nineq = active.shape
+    factor = dual.S.new_zeros(count, nineq, nineq)
+    settled = dual.sound.clone()
+    rough_s = widths * (ROUGH * dual.force).unsqueeze(-1)
+    todo = torch.arange(count, device=active.device)
+    widths = widths.expand(count, nineq)
+    fewest = torch.full_like(todo, nineq + 1)
+    patience = torch.full_like(todo, PATIENCE)
+    step = 1 if nineq else 0
+    while nineq and len(todo):
+        F = _factorize(dual, active, factor, settled, todo, widths)
+        everyone = len(todo) == count
+        now = active if everyone else active[todo]
+        s0 = dual.s0 if everyone else dual.s0[todo]
+        S = dual.S if dual.S.ndim == 2 or everyone else dual.S[todo]
+        rough = rough_s if everyone else rough_s[todo]
+        width = widths if everyone else widths[todo]
+        y = torch.cholesky_solve((-s0 * now).unsqueeze(-1), F).squeeze(-1)
+        slack = s0 + _times(S, y)
+        wrong = torch.where(now, y * width * width < -rough, slack < -rough)
+        left = (wrong.any(-1) & (settled if everyone else settled[todo])).nonzero().squeeze(-1)
+        if not len(left):
+            break
+        todo, wrong = todo[left], wrong[left]
+        if step == MOST_STEPS:
+            settled[todo] = False
+            break
+        if step >= PLAIN_STEPS:
+            _choose_one(wrong, todo, fewest, patience)
+        active[todo] ^= wrong
+        step += 1
+    return factor, settled, step
+
+
+def _choose_one(wrong: Tensor, todo: Tensor, fewest: Tensor, patience: Tensor) -> None:
+    """Leave in ``wrong`` only the last row where the number of wrong rows does not fall.
+
+    Block pivoting (Júdice and Pires, Comput. Oper. Res. 21 (1994)), which always ends.
+    """
+    number = wrong.sum(-1)
+    better = number < fewest[todo]
+    fewest[todo] = torch.minimum(number, fewest[todo])
+    patience[todo] = torch.where(better, PATIENCE, patience[todo] - 1)
+    alone = patience[todo] < 0
+    places = torch.arange(1, wrong.shape[-1] + 1, device=wrong.device)
+    last = (wrong * places).amax(-1, keepdim=True)
+    wrong &= ~alone.unsqueeze(-1) | (places == last)
+
+
+def _factorize(
+    dual: _Dual, active: Tensor, factor: Tensor, settled: Tensor, which: Tensor, widths: Tensor
+) -> Tensor:
+    """Cholesky factors of S on the binding rows of some instances, put into ``factor``."""
+    everyone = len(which) == len(active)
+    on = (active if everyone else active[which]).to(dual.S.dtype)
+    S = dual.S if dual.S.ndim == 2 or everyone else dual.S[which]
+    K = S * on.unsqueeze(-1) * on.unsqueeze(-2)
+    K.diagonal(dim1=-2, dim2=-1).add_(1.0 - on)
+    F: Tensor
+    F, failed = torch.linalg.cholesky_ex(K)
+    wide = widths.expand_as(active)
+    wide = wide if everyone else wide[which]
+    good = (failed == 0) & _safe(F, torch.where(on > 0.0, wide * wide, 1.0))
+    if everyone:
+        factor.copy_(F)
+        settled &= good
+    else:
+        factor[which] = F
+        settled[which] &= good
+    return F
+
+
+def _refined(
+    P: Tensor,
+    q: Tensor,
+    b: Tensor,
+    h: Tensor,
+    dual: _Dual,
+    active: Tensor,
+    factor: Tensor,
+    settled: Tensor,
+    steps: int,
+    active_tol: float,
+) -> tuple[BatchPoint, Tensor]:
+    """Solve on the active sets to rounding, and say which rows have the wrong sign there."""
+    neq = b.shape[-1]
+    factors = _factors(dual, active, factor)
+    C, on = dual.C, factors.binding
+    d = torch.cat([b, h], dim=-1)
+    x, y, length, _ = factors.solve(-q, d)
+    for _ in range(MOST_REFINEMENTS):
+        gradient = _times(P, x) + q + _times_transposed(C, y)
+        dx, dy, correction, _ = factors.solve(-gradient, d - _times(C, x))
+        x, y = x + dx, y + dy
+        if not ((correction > ENOUGH * length) & settled).any():
+            break
+    Px = _times(P, x)
+    gradient = Px + q + _times_transposed(C, y)
+    slack = d - _times(C, x)
+    far, reach = length.unsqueeze(-1), dual.force.unsqueeze(-1)
+    near = dual.widths * (correction.unsqueeze(-1) + FINE * far) + FINE * d.abs()
+    wide = dual.widths[..., neq:]
+    error_y, lam = dy[:, neq:].abs(), y[:, neq:]
+    light = error_y + FINE * reach / torch.where(wide > 0.0, wide, 1.0)
+    wrong = torch.where(active, lam < -light, slack[:, neq:] < -near[:, neq:])
+    # Positive assertions, so that whatever is not finite fails them.
+    off = slack.abs() * on
+    allowed = dual.widths * (RESIDUAL * far + EPS * reach) + EPS * d.abs()
+    steep = gradient.abs().amax(-1)
+    verified = (
+        settled
+        & ((off <= allowed) | (on == 0.0)).all(-1)
+        & (steep <= RESIDUAL * torch.maximum(q.abs().amax(-1), Px.abs().amax(-1)))
+        & slack.isfinite().all(-1)
+        & ~wrong.any(-1)
+    )
+    tolerance = active_tol or WEAK
+    weak = (
+        torch.where(active, 0.0, slack[:, neq:]).abs() <= near[:, neq:] + tolerance * wide * far
+    ) & (lam * wide <= error_y * wide + tolerance * reach)
+    violation = torch.cat([off[:, :neq], -slack[:, neq:]], dim=-1)
+    primal = violation.amax(-1).clamp(min=0.0) if violation.shape[-1] else torch.zeros_like(steep)
+    point = BatchPoint(
+        x, y[:, :neq], lam.clamp(min=0.0), active, weak, primal, steep, verified, steps, factors, P
+    )
+    return point, wrong
+
+
+def _factors(dual: _Dual, active: Tensor, factor: Tensor) -> BatchFactors:
+    count = len(active)
+    on = active.to(dual.S.dtype)
+    if dual.T is None or dual.V is None:
+        return BatchFactors(dual.L, dual.C, dual.W, factor, on, dual.widths)
+    neq, nineq = dual.V.shape[-2:]
+    T = factor.new_zeros(count, neq + nineq, neq + nineq)
+    T[:, :neq, :neq] = dual.T
+    T[:, neq:, :neq] = dual.V.mT * on.unsqueeze(-1)
+    T[:, neq:, neq:] = factor
+    binding = torch.cat([on.new_ones(count, neq), on], dim=-1)
+    return BatchFactors(dual.L, dual.C, dual.W, T, binding, dual.widths)
+
+
+def adjoint(point: BatchPoint, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Solve the backward QPs for v (batch, n): z̃, ν̃, λ̃ and the relative residuals (batch,)."""
+    factors, neq = point.factors, point.nu.shape[-1]
+    x, y, length, free = factors.solve(-upstream)
+    size = upstream.abs().amax(-1)
+    size = torch.where(size > 0.0, size, 1.0)
+    reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
+    reach = torch.where(reach > 0.0, reach, 1.0)
+    for attempt in range(MOST_REFINEMENTS + 1):
+        left = _times(point.P, x) + upstream + _times_transposed(factors.C, y)
+        residual = left.abs().amax(-1) / size
+        off = _times(factors.C, x) * factors.binding
+        if off.shape[-1]:
+            residual = torch.maximum(residual, (off.abs() / reach).amax(-1))
+        if attempt == MOST_REFINEMENTS or not ((residual > RESIDUAL) & point.verified).any():
+            break
+        dx, dy, _, _ = factors.solve(-left, -off)
+        x, y = x + dx, y + dy
+    return x, y[:, :neq], y[:, neq:], residual

@@ -1,0 +1,33 @@
+"""Limits and tolerances of the active-set method, the same for every kernel.
+
+A slack is judged against |Wᵢ| |Lᵀz|, which bounds |Gᵢz|; a multiplier against |L⁻¹q| / |Wᵢ|, the
+force that the objective exerts. Both change with the units as what they judge.
+"""
+
+from __future__ import annotations
+
+EPS = 2.0**-52
+#: Factorizations on an active set before the method gives up.
+MOST_STEPS = 60
+#: Steps that change all wrong rows; afterwards one alone, where their number does not fall.
+PLAIN_STEPS = 8
+#: Steps that the number of wrong rows may take to fall.
+PATIENCE = 3
+#: A solution shorter than this, against the one without rows, is judged as if it were so long.
+SHORT = 1e-4
+#: Refinements on the KKT system.
+MOST_REFINEMENTS = 5
+#: Pivot over diagonal entry at which a matrix counts as singular for the plain method.
+PIVOT = 1e-12
+#: Errors of signs before refinement, relative.
+ROUGH = 1e3 * EPS
+#: Errors of signs after refinement, relative, beside the length of the last correction.
+FINE = 16 * EPS
+#: A correction after which the next one would be below rounding, relative.
+ENOUGH = 1e-9
+#: Residuals of a point that is accepted, relative.
+RESIDUAL = 1e-11
+#: Slack and multiplier that both count as zero, relative.
+WEAK = 1e-12
+#: Residual of the adjoint equations, relative, at which a gradient counts as exact.
+ACCURATE = 1e-9

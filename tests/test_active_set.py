@@ -1,0 +1,220 @@
+"""The active-set method: planted solutions, differences, batches, transforms, units."""
+
+import numpy as np
+import pytest
+import torch
+
+from bpqp_bench.layers import BPQP
+from bpqp_bench.layers.primal_dual import batched, lapack
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.instance import Size
+
+NAMES = ("P", "q", "A", "b", "G", "h")
+
+
+@pytest.fixture(scope="module")
+def family():
+    return Registry().family
+
+
+def stacked(family, name, size, seeds):
+    instances = [family(name).draw(Size(*size), seed) for seed in seeds]
+    data = [torch.tensor(np.stack([getattr(i, k) for i in instances])) for k in NAMES]
+    return instances, data
+
+
+@pytest.mark.parametrize("size", [(10, 5), (50, 20), (200, 80)])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_planted_solutions_alone_and_in_a_batch(family, size, share):
+    name = f"qp-active[active_share={share}]"
+    instances, data = stacked(family, name, size, range(4))
+    layer = BPQP()
+    together = layer(*data)
+    assert all(facts["forward"] == "active-set" for facts in layer.last_info)
+    for i, instance in enumerate(instances):
+        alone = layer(*(part[i] for part in data))
+        np.testing.assert_allclose(alone, instance.planted.z, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(together[i], instance.planted.z, rtol=0, atol=1e-11)
+        np.testing.assert_array_equal(layer.state, instance.planted.active)
+
+
+def test_gradients_of_a_batch_agree_with_differences(family):
+    _, data = stacked(family, "qp-active", (6, 3), range(3))
+    assert torch.autograd.gradcheck(BPQP(), [part.requires_grad_() for part in data])
+
+
+@pytest.mark.parametrize("own", [(), (1,), (0,), (2,), (1, 4), (3, 5), (0, 1, 2, 3, 4, 5)])
+def test_shared_arguments_get_the_sum_of_the_gradients(family, own):
+    _, data = stacked(family, "qp-active", (8, 4), [0])
+    base = [part[0] for part in data]
+    generator = torch.Generator().manual_seed(0)
+    noise = [
+        1e-3 * torch.randn(3, *part.shape, dtype=part.dtype, generator=generator) for part in base
+    ]
+    given = [(base[k] + noise[k] if k in own else base[k]).requires_grad_() for k in range(6)]
+    if not own:
+        given[1] = base[1].detach().expand(3, -1).clone().requires_grad_()
+    v = torch.randn(3, 8, dtype=torch.float64, generator=generator)
+    found = torch.autograd.grad((BPQP()(*given) * v).sum(), given)
+    expected = [torch.zeros_like(part) for part in given]
+    for i in range(3):
+        alone = [part[i] if part.ndim > base[k].ndim else part for k, part in enumerate(given)]
+        alone = [part.detach().clone().requires_grad_() for part in alone]
+        parts = torch.autograd.grad(BPQP()(*alone) @ v[i], alone)
+        for k, part in enumerate(parts):
+            if given[k].ndim > base[k].ndim:
+                expected[k][i] = part
+            else:
+                expected[k] += part
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_where_all_rows_at_once_would_cycle_one_at_a_time_ends(family):
+    instance = family("qp-active").draw(Size(10, 5), 36)
+    layer = BPQP()
+    z = layer(*(torch.tensor(getattr(instance, name)) for name in NAMES))
+    np.testing.assert_allclose(z, instance.planted.z, atol=1e-12)
+    assert layer.last_info[0]["forward"] == "active-set"
+
+
+@pytest.mark.parametrize("kernel", ["lapack", "batched"])
+def test_units_change_nothing_but_the_units(family, kernel):
+    i = family("qp-active").draw(Size(20, 8), 3)
+    rng = np.random.default_rng(0)
+    columns, rows, more = (10.0 ** rng.uniform(-6, 6, k) for k in (20, 8, 8))
+    money = 1e-7
+    scaled = (
+        money * i.P * columns * columns[:, None],
+        money * i.q * columns,
+        i.A * columns * rows[:, None],
+        i.b * rows,
+        i.G * columns * more[:, None],
+        i.h * more,
+    )
+    if kernel == "lapack":
+        point = lapack.solve(*scaled)
+        z, active = point.z, point.active
+    else:
+        point = batched.solve(*(torch.tensor(part)[None] for part in scaled))
+        assert point.verified.all()
+        z, active = point.z[0].numpy(), point.active[0].numpy()
+    np.testing.assert_allclose(z * columns, i.planted.z, rtol=1e-10, atol=1e-10)
+    np.testing.assert_array_equal(active, i.planted.active)
+
+
+def test_a_start_at_the_solution_needs_one_step_and_a_wrong_one_costs_only_steps(family):
+    instances, data = stacked(family, "qp-active", (50, 20), range(3))
+    layer = BPQP()
+    z = layer(*data)
+    cold = layer.last_info[0]["iterations"]
+    same = layer(*data, start=layer.state)
+    assert layer.last_info[0]["iterations"] == 1 < cold
+    wrong = layer(*data, start=~layer.state)
+    torch.testing.assert_close(same, z, rtol=0, atol=1e-12)
+    torch.testing.assert_close(wrong, z, rtol=0, atol=1e-12)
+    alone = [part[1] for part in data]
+    layer(*alone)
+    layer(*alone, start=layer.state)
+    assert layer.last_info[0]["iterations"] == 1
+    with pytest.raises(ValueError, match="start is"):
+        layer(*data, start=layer.state)
+    del instances
+
+
+def test_the_dense_batch_never_leaves_its_device(family, monkeypatch):
+    _, data = stacked(family, "qp-active", (10, 5), range(4))
+
+    def refuse(*_, **__):
+        raise AssertionError("a tensor went to the host")
+
+    for name in ("cpu", "numpy", "__array__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    given = [part.requires_grad_() for part in data]
+    layer = BPQP()
+    layer(*given).square().sum().backward()
+    assert all(part.grad is not None for part in given)
+
+
+def test_an_instance_that_the_kernel_leaves_costs_no_other(family):
+    _, data = stacked(family, "qp-active", (10, 5), range(3))
+    alone = BPQP()(*(part[0] for part in data))
+    data[0][1] = 0.0  # an LP with these constraints: bounded by a box
+    box = torch.eye(10, dtype=torch.float64)
+    G = torch.cat([data[4], box.expand(3, -1, -1), -box.expand(3, -1, -1)], dim=1)
+    h = torch.cat([data[5], torch.full((3, 20), 9.0, dtype=torch.float64)], dim=1)
+    layer = BPQP()
+    z = layer(data[0], data[1], data[2], data[3], G, h)
+    assert [facts["forward"] == "active-set" for facts in layer.last_info][::2] == [True, True]
+    torch.testing.assert_close(z[0], alone, rtol=0, atol=1e-11)
+    violation = (torch.einsum("bij,bj->bi", G, z) - h).amax()
+    assert violation < 1e-9
+
+
+class TestTransforms:
+    @pytest.fixture
+    def data(self, family):
+        return [part[0] for part in stacked(family, "qp-active", (5, 2), [1])[1]]
+
+    @staticmethod
+    def differences(data):
+        P, q, *rows = data
+        steps = 1e-6 * torch.eye(5, dtype=torch.float64)
+        return torch.stack(
+            [(BPQP()(P, q + e, *rows) - BPQP()(P, q - e, *rows)) / 2e-6 for e in steps], dim=1
+        )
+
+    def test_jacrev(self, data):
+        P, q, *rows = data
+        J = torch.func.jacrev(lambda q: BPQP()(P, q, *rows))(q)
+        torch.testing.assert_close(J, self.differences(data), rtol=1e-6, atol=1e-6)
+
+    def test_vmap(self, data):
+        P, q, *rows = data
+        many = torch.stack([q, q + 0.01, q - 0.01])
+        z = torch.vmap(lambda q: BPQP()(P, q, *rows))(many)
+        torch.testing.assert_close(z, BPQP()(P, many, *rows), rtol=0, atol=1e-12)
+
+    def test_vmap_over_a_batch(self, data):
+        P, q, A, b, G, h = data
+        qs, bs = q + 0.01 * torch.arange(6.0).double().reshape(3, 2, 1), b.expand(2, -1)
+        z = torch.vmap(lambda q: BPQP()(P, q, A, bs, G, h))(qs)
+        assert z.shape == (3, 2, 5)
+        for i in range(3):
+            torch.testing.assert_close(z[i], BPQP()(P, qs[i], A, b, G, h), rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("batch", [False, True])
+    def test_gradients_per_sample(self, data, batch):
+        P, q, A, b, G, h = data
+
+        def loss(q, h):
+            rows = (A, b.expand(2, -1) if batch else b, G, h)
+            return BPQP()(P, q, *rows).square().sum()
+
+        qs = torch.stack([q, q + 0.01, q - 0.01])
+        found = torch.vmap(torch.func.grad(loss, argnums=(0, 1)), in_dims=(0, None))(qs, h)
+        for i in range(3):
+            one = torch.func.grad(loss, argnums=(0, 1))(qs[i], h)
+            leaves = [qs[i].clone().requires_grad_(), h.clone().requires_grad_()]
+            two = torch.autograd.grad(loss(*leaves), leaves)
+            for part, alone, plain in zip(found, one, two, strict=True):
+                torch.testing.assert_close(part[i], alone, rtol=1e-10, atol=1e-10)
+                torch.testing.assert_close(alone, plain, rtol=1e-10, atol=1e-10)
+
+    def test_jacobians_per_sample(self, data):
+        P, q, *rows = data
+        qs = torch.stack([q, q + 0.01])
+        J = torch.vmap(torch.func.jacrev(lambda q: BPQP()(P, q, *rows)))(qs)
+        expected = torch.func.jacrev(lambda q: BPQP()(P, q, *rows))(qs[1])
+        torch.testing.assert_close(J[1], expected, rtol=1e-10, atol=1e-10)
+
+    def test_second_derivatives_are_refused(self, data):
+        P, q, *rows = data
+
+        def loss(q):
+            return BPQP()(P, q, *rows).square().sum()
+
+        with pytest.raises(RuntimeError, match="first derivatives only"):
+            torch.autograd.functional.hessian(loss, q)
+        with pytest.raises(RuntimeError, match="first derivatives only"):
+            torch.func.jacrev(torch.func.jacrev(loss))(q)

@@ -90,7 +90,7 @@ def test_information_states_the_tolerances_and_the_active_set(registry):
 
 def test_unknown_solver_is_one_clear_line(registry):
     adapter = registry.method("bpqp[forward=gurobi]").create()
-    with pytest.raises(SpecError, match="forward='gurobi' of BPQP is not one of osqp"):
+    with pytest.raises(SpecError, match="forward='gurobi' of BPQP is not one of active-set, osqp"):
         adapter.build(registry.family("qp").draw(Size(10, 5), 0))
 
 

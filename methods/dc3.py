@@ -5,7 +5,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from bpqp_bench import Instance, Method, MethodError, PhaseClock, Registry, Solution, Variant
+from bpqp_bench import Family, Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
 from bpqp_bench.plugins.specification import parse_spec
 from bpqp_bench.problem.instance import Array, Matrix
@@ -87,7 +87,10 @@ class DC3(Method):
             )
         except ValueError as error:
             raise SpecError(f"{self.key} on {template.name}: {error}") from None
-        q, held_out = _samples(template, settings.samples, settings.seed)
+        if self.find_family is None:
+            raise MethodError("DC3 draws its training set from the family: take it from a Registry")
+        family = self.find_family(template.family).family
+        q, held_out = _samples(family, template, settings.samples, settings.seed)
         self._layer = layer.to(torch.device(self.device))
         identity = f"{template.family} {template.size} {_hash(template)}"
         self._training = dc3.cached_training(
@@ -136,11 +139,10 @@ class DC3(Method):
             return {"q": gradient.cpu().numpy()}
 
 
-def _samples(template: Instance, count: int, seed: int) -> tuple[Array, Array]:
+def _samples(family: Family, template: Instance, count: int, seed: int) -> tuple[Array, Array]:
     # Streams of their own, so that no training or held-out q is a measured one.
     import numpy as np
 
-    family = Registry().family(template.family).family
     if family.redraw_q is None:
         raise MethodError(f"family {family.name} cannot draw q alone, so there is no training set")
     drawn = []

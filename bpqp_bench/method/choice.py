@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from bpqp_bench.method.contract import Method, Variant
+from bpqp_bench.problem.family import FamilyChoice
 from bpqp_bench.problem.parameters import Parameters
 
 __all__ = ["MethodChoice"]
@@ -13,17 +15,23 @@ __all__ = ["MethodChoice"]
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """A method class with parameters; ``key`` names it in results, ``label`` in tables."""
+    """A method class with parameters; ``key`` names it in results, ``label`` in tables.
+
+    ``find_family`` is how its registry looks families up; methods that train need it.
+    """
 
     cls: type[Method]
     parameters: Parameters
     key: str
     label: str
     variant: Variant | None = None
+    find_family: Callable[[str], FamilyChoice] | None = field(default=None, repr=False)
 
     def create(self, wrt: tuple[str, ...] = ("q",), device: str = "cpu") -> Method:
         """Instantiate the method."""
-        return self.cls(wrt=wrt, device=device, **self.parameters)
+        method = self.cls(wrt=wrt, device=device, **self.parameters)
+        method.find_family = self.find_family
+        return method
 
     def missing(self) -> str | None:
         """Return why the method cannot run here (a library that is not installed), or None."""

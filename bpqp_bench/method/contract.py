@@ -7,13 +7,14 @@ A method is a class with a few declarations and three verbs: `build` once per fa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
 
 from bpqp_bench.errors import SpecError
 from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.problem.family import FamilyChoice
 from bpqp_bench.problem.instance import DATA_NAMES, Array, Instance, Matrix
 from bpqp_bench.problem.parameters import Parameters, format_spec, typed_parameters
 from bpqp_bench.problem.solution import Solution
@@ -81,6 +82,9 @@ class Method(ABC):
         Parameters with their defaults; all can be set from the command line.
     variants
         Named settings, by key.
+    find_family
+        Looks up a family by its text, the user's own included; None for a method that was made
+        without a registry. For methods that train on a family's data in ``build``.
     """
 
     name: ClassVar[str]
@@ -92,6 +96,7 @@ class Method(ABC):
     phases_split: ClassVar[bool] = True
     parameters: ClassVar[Parameters] = _NO_PARAMETERS
     variants: ClassVar[Mapping[str, Variant]] = MappingProxyType({})
+    find_family: Callable[[str], FamilyChoice] | None = None
 
     def __init__(
         self, wrt: tuple[str, ...] = ("q",), device: str = "cpu", **parameters: object

@@ -114,7 +114,8 @@ class Registry:
         for variant in cls.variants.values():
             if typed_parameters(cls.name, variant.parameters, cls.parameters) == changed:
                 chosen, label = variant, variant.label
-        return MethodChoice(cls, changed, format_spec(cls.name, changed), label, chosen)
+        key = format_spec(cls.name, changed)
+        return MethodChoice(cls, changed, key, label, chosen, self.family)
 
     def _broken_hint(self) -> str:
         if not self.broken:

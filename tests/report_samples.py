@@ -16,7 +16,7 @@ from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 from bpqp_bench.report.inputs import Inputs, Names
 from bpqp_bench.results.cells import Cells
-from bpqp_bench.results.measurement import Measurement, content_key
+from bpqp_bench.results.measurement import MEASUREMENT, Measurement, content_key
 from bpqp_bench.runner.profiles import Profile, profile
 
 # Factor on the time of bpqp, by registry name.
@@ -214,7 +214,7 @@ def full_sample(plan: str = "smoke") -> list[Measurement]:
 
 def write_run(directory: Path, runs: list[Measurement], plan: str = "smoke") -> Path:
     directory.mkdir(parents=True)
-    lines = "".join(f"{made.to_json()}\n" for made in runs)
+    lines = "".join(f"{MEASUREMENT.encode(made).decode()}\n" for made in runs)
     (directory / "measurements.jsonl").write_text(lines, encoding="utf-8")
     (directory / "config.json").write_text(json.dumps({"profile": plan}), encoding="utf-8")
     machine = {"cpu": "Imaginary", "cores": 2, "memory": 2**34, "threads": 1}

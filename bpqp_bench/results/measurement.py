@@ -9,29 +9,46 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 from bpqp_bench.method.phase_clock import PassTime
 from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
+from bpqp_bench.results.store import json_records
 
-__all__ = ["SCHEMA", "Measurement", "Role", "Status", "content_key"]
+__all__ = ["MEASUREMENT", "SCHEMA", "Measurement", "Role", "Status", "content_key"]
 
-SCHEMA = 1
+SCHEMA = 2
 
-Status = Literal[
-    "ok",  # finite gradients of the right shape came back and the solver called itself done
-    "not-converged",  # answers came back, but the solver did not call them solved
-    "timeout",
-    "out-of-memory",
-    "crash",  # the worker died (signal or exit)
-    "error",  # the method raised
-    "non-finite",
-    "wrong-shape",
-    "unsupported",  # the method says why it cannot take the problem
-    "unavailable",  # a library that it needs is not installed
-]
+
+class Status(StrEnum):
+    """How a call ended."""
+
+    OK = "ok"
+    """Finite gradients of the right shape came back and the solver called itself done."""
+    NOT_CONVERGED = "not-converged"
+    """Answers came back, but the solver did not call them solved."""
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out-of-memory"
+    CRASH = "crash"
+    """The worker died, by a signal or an exit."""
+    ERROR = "error"
+    """The method raised."""
+    NON_FINITE = "non-finite"
+    WRONG_SHAPE = "wrong-shape"
+    UNSUPPORTED = "unsupported"
+    """The method says why it cannot take the problem."""
+    UNAVAILABLE = "unavailable"
+    """A library that it needs is not installed."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer with times and an accuracy."""
+        return self in (Status.OK, Status.NOT_CONVERGED)
+
+
 Role = Literal["first", "warmup", "measured"]
 
 
@@ -48,8 +65,8 @@ class Measurement:
     family, problem_class, size, n, m, seed, instance
         The problem; ``instance`` is its SHA-256 (of what the runner handed out), ``posed`` that of
         the problem which the method really solved when it is another one, else None.
-    batch, dtype, device, threads, wrt
-        The rest of the cell.
+    batch, dtype, device, threads, wrt, upstream
+        The rest of the cell; ``upstream`` says what ∂L/∂z is, "ones" or "random".
     role
         "first" call of this method on this family and size, further "warmup", or "measured".
     start
@@ -97,6 +114,7 @@ class Measurement:
     device: str = "cpu"
     threads: int = 1
     wrt: tuple[str, ...] = ("q",)
+    upstream: str = "ones"
     posed: str | None = None
     start: str = "cold"
     order: int = 0
@@ -121,30 +139,9 @@ class Measurement:
     at: str = ""
     schema: int = SCHEMA
 
-    def to_json(self) -> str:
-        """One line of JSON; infinities and NaN are written as Python's json does."""
-        return json.dumps(asdict(self), separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, line: str) -> Measurement:
-        """Read one line.
-
-        Raises
-        ------
-        ValueError, KeyError, TypeError
-            If the line is not a measurement of this schema.
-        """
-        data = json.loads(line)
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"measurement of schema {data['schema']}, expected {SCHEMA}")
-        for name in ("forward", "backward"):
-            if data[name] is not None:
-                data[name] = PassTime(**data[name])
-        data["accuracy"] = {k: Accuracy(**v) for k, v in data["accuracy"].items()}
-        if data["reference"] is not None:
-            data["reference"] = Reference(**data["reference"])
-        data["wrt"] = tuple(data["wrt"])
-        return cls(**data)
+# Schema 1 had no upstream gradient but ones, which is the default.
+MEASUREMENT = json_records(Measurement, "measurement", "key", SCHEMA, upgrade=dict)
 
 
 def content_key(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from bpqp_bench.errors import SpecError
 from bpqp_bench.problem.family import TEMPLATE_SEED
@@ -220,26 +222,12 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return msgspec.to_builtins(self)  # type: ignore[no-any-return]
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Plan:
-        """Read what `to_dict` returned."""
-        return cls(
-            tuple(
-                Block(
-                    **{
-                        **block,
-                        "wrt": tuple(block["wrt"]),
-                        "cells": tuple(
-                            Cell(**{**cell, "seeds": tuple(cell["seeds"])})
-                            for cell in block["cells"]
-                        ),
-                    }
-                )
-                for block in data["blocks"]
-            )
-        )
+    def from_dict(cls, data: object) -> Plan:
+        """Read what `to_dict` returned; msgspec.ValidationError says what is wrong with it."""
+        return msgspec.convert(data, cls)
 
     def describe(self) -> str:
         """Print the plan, one line a cell."""

@@ -19,7 +19,10 @@ __all__ = ["Outcome", "Problem", "is_fatal", "make_measurement", "measurement_ke
 
 # The solver's own words for an answer that it stands by; "approximate" is that of a learned one.
 _ANSWERED = ("solved", "approximate")
-_FATAL = ("timeout", "out-of-memory", "crash", "unsupported", "unavailable")
+_FATAL = (
+    *(Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.CRASH),
+    *(Status.UNSUPPORTED, Status.UNAVAILABLE),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Outcome:
         for name, part in (("forward", self.forward), ("backward", self.backward)):
             if part is not None and part.call > limit_s:
                 cause = f"{name} took {part.call:.3g} s, longer than {limit_s:g} s"
-                return replace(self, status="timeout", cause=cause, stage=name)
+                return replace(self, status=Status.TIMEOUT, cause=cause, stage=name)
         return self
 
 
@@ -75,9 +78,9 @@ class Problem:
     sha256: str
 
 
-def is_fatal(status: str, stage: object) -> bool:
+def is_fatal(status: Status, stage: object) -> bool:
     """Whether a cell ends with this outcome; after an error in a pass it goes on."""
-    return status in _FATAL or (status != "ok" and stage == "build")
+    return status in _FATAL or (status != Status.OK and stage == "build")
 
 
 def from_answer(meta: Mapping[str, Any], judged: Mapping[str, Any] | None) -> Outcome:
@@ -85,15 +88,14 @@ def from_answer(meta: Mapping[str, Any], judged: Mapping[str, Any] | None) -> Ou
     forward, backward = meta["forward"], meta["backward"]
     seconds = sum(part.call for part in (forward, backward) if part is not None)
     info = _plain(meta.get("info", {}))
-    status: Status
     if meta["failed"] is not None:
         status, cause = meta["failed"]
     elif meta["solver_status"] in _ANSWERED:
-        status, cause = "ok", ""
+        status, cause = Status.OK, ""
     else:
-        status, cause = "not-converged", f"the solver says: {meta['solver_status']}"
+        status, cause = Status.NOT_CONVERGED, f"the solver says: {meta['solver_status']}"
     outcome = Outcome(
-        status=status,
+        status=Status(status),
         cause=cause,
         stage=None if meta["failed"] is None else cause.partition(":")[0],
         seconds=seconds,
@@ -151,7 +153,7 @@ def make_measurement(
     """Put cell, instance and outcome together."""
     size = Size.parse(block.size)
     info = dict(outcome.info)
-    if outcome.status != "ok" and outcome.stage is not None:
+    if outcome.status != Status.OK and outcome.stage is not None:
         info["stage"] = outcome.stage
         info["seconds"] = outcome.seconds
     return Measurement(

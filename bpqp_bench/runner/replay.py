@@ -19,7 +19,7 @@ from bpqp_bench.plugins.registry import Registry, builtin_directory
 from bpqp_bench.plugins.specification import parse_spec
 from bpqp_bench.problem.family import TEMPLATE_SEED
 from bpqp_bench.problem.instance import Array, Instance, Matrix, SecondOrderCone, Size
-from bpqp_bench.results.measurement import Measurement
+from bpqp_bench.results.measurement import Measurement, Status
 from bpqp_bench.results.run_directory import load_measurements
 from bpqp_bench.runner.plan import Block, Cell
 from bpqp_bench.runner.records import Outcome
@@ -30,7 +30,10 @@ from bpqp_bench.runner.worker_pool import Crew, Drawn
 
 __all__ = ["keep_inputs", "load_instance", "replay_call", "save_instance"]
 
-_KEPT = ("timeout", "out-of-memory", "crash", "error", "non-finite", "wrong-shape")
+_KEPT = (
+    *(Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.CRASH),
+    *(Status.ERROR, Status.NON_FINITE, Status.WRONG_SHAPE),
+)
 _FOLDER = "inputs"
 _LOG_LINES = 30
 
@@ -238,12 +241,14 @@ def _call_again(
             template=template.path,
         )
     except WorkerFailure as failed:
-        return Outcome(failed.status, failed.cause, stage="build", seconds=failed.seconds)
+        return Outcome(Status(failed.status), failed.cause, stage="build", seconds=failed.seconds)
     if answer["failed"] is not None:
         status, cause = answer["failed"]
-        return Outcome(status, cause, stage="build", seconds=float(answer.get("build_s", 0.0)))
+        return Outcome(
+            Status(status), cause, stage="build", seconds=float(answer.get("build_s", 0.0))
+        )
     if then.info.get("stage") == "build":
-        return Outcome("ok", seconds=float(answer["build_s"]))
+        return Outcome(Status.OK, seconds=float(answer["build_s"]))
     outcome = crew.call(group, limits, "replay", problem, block.wrt, judge=True)
     return outcome.held_to(cell.call_limit_s)
 

@@ -14,7 +14,7 @@ import platformdirs
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.family import TEMPLATE_SEED
-from bpqp_bench.results.measurement import Measurement, Role
+from bpqp_bench.results.measurement import Measurement, Role, Status
 from bpqp_bench.results.run_directory import RunDirectory
 from bpqp_bench.runner.estimate import Estimator, Rest
 from bpqp_bench.runner.expected import load_expected
@@ -170,7 +170,9 @@ class LocalRun:
                 if is_fatal(m.status, m.info.get("stage")):
                     state.ended = m.status
                 if seconds:
-                    self._estimator.call(block, state.cell, seconds, ended=m.status == "timeout")
+                    self._estimator.call(
+                        block, state.cell, seconds, ended=m.status == Status.TIMEOUT
+                    )
             self._check_budget(state)
 
     def _start(self) -> None:
@@ -244,7 +246,7 @@ class LocalRun:
         self._show(f"{state.block.family} {state.block.size}: building {state.cell.method}")
         state.prepared = True
         outcome = self._build(state, template)
-        if outcome.status != "ok":
+        if outcome.status != Status.OK:
             self._write(state, template, "first", outcome, 0)
             self._end(state, outcome.status)
             return
@@ -265,7 +267,7 @@ class LocalRun:
             self._end(state, "undrawable")
             return False
         outcome = self._build(state, template)
-        if outcome.status != "ok":
+        if outcome.status != Status.OK:
             self._write(state, template, "warmup", outcome, 0)
             self._end(state, outcome.status)
         else:
@@ -277,7 +279,7 @@ class LocalRun:
         cell, block = state.cell, state.block
         missing = self._missing(cell)
         if missing is not None:
-            return Outcome("unavailable", missing, stage="build")
+            return Outcome(Status.UNAVAILABLE, missing, stage="build")
         group = state.group
         failure = self._crew.ensure(group, cell.method)
         if failure is not None:
@@ -296,17 +298,19 @@ class LocalRun:
                 )
             except WorkerFailure as failed:
                 self._watch.move("builds", failed.seconds)
-                return Outcome(failed.status, failed.cause, stage="build", build_s=failed.seconds)
+                return Outcome(
+                    Status(failed.status), failed.cause, stage="build", build_s=failed.seconds
+                )
             seconds = float(answer.get("build_s", 0.0))
             self._watch.move("builds", seconds)
         self._estimator.build(block, cell, seconds)
         if answer["failed"] is not None:
             status, cause = answer["failed"]
-            return Outcome(status, cause, stage="build", build_s=seconds)
+            return Outcome(Status(status), cause, stage="build", build_s=seconds)
         state.pid = self._crew.pid(group)
         state.build_s = seconds
         state.phases_split = bool(answer["phases_split"])
-        return Outcome("ok", build_s=seconds)
+        return Outcome(Status.OK, build_s=seconds)
 
     def _call(self, state: _Cell, problem: Drawn, role: Role, order: int) -> Outcome:
         """Make one call, have it judged, and write it down unless it is there already."""
@@ -343,7 +347,7 @@ class LocalRun:
         key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)
         while key in self._directory:
             # Made again for a new process. Worth a line only if it fails where it did not before.
-            if outcome.status == "ok":
+            if outcome.status == Status.OK:
                 return
             repetition += 1
             key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)

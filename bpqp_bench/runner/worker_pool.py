@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bpqp_bench.results.measurement import Status
 from bpqp_bench.runner.plan import Block
 from bpqp_bench.runner.records import Outcome, Problem, from_answer
 from bpqp_bench.runner.time_split import Stopwatch
@@ -145,7 +146,7 @@ class Crew:
             except WorkerFailure as failed:
                 self._watch.move("calls", failed.seconds)
                 return Outcome(
-                    failed.status, failed.cause, stage=failed.stage, seconds=failed.seconds
+                    Status(failed.status), failed.cause, stage=failed.stage, seconds=failed.seconds
                 )
             for part in (meta["forward"], meta["backward"]):
                 if part is not None:
@@ -279,9 +280,9 @@ class Crew:
             answer, _ = self._workers[group].receive(self._limits)
         except WorkerFailure as failed:
             del self._workers[group]
-            self._broken[group] = Outcome(failed.status, failed.cause, stage="build")
+            self._broken[group] = Outcome(Status(failed.status), failed.cause, stage="build")
             return
         if answer["failed"] is not None:
             status, cause = answer["failed"]
             self._workers.pop(group).stop()
-            self._broken[group] = Outcome(status, cause, stage="build")
+            self._broken[group] = Outcome(Status(status), cause, stage="build")

@@ -14,7 +14,7 @@ from bpqp_bench.cli.report import compare
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.results.cells import Cells
 from bpqp_bench.results.compare import agreement, compare_runs, different_machines
-from bpqp_bench.results.measurement import Measurement
+from bpqp_bench.results.measurement import MEASUREMENT, Measurement
 
 HERE = {"cpu": "X", "cores": 2, "physical_cores": 2, "memory": 2**34, "threads": 1}
 
@@ -96,7 +96,7 @@ def two_runs(tmp_path: Path) -> tuple[Path, Path]:
     for name, cpu, factor in (("a", "X", 1.0), ("b", "Y", 1.5)):
         folder = tmp_path / name
         folder.mkdir()
-        lines = [made.to_json() for made in run_of(factor)]
+        lines = [MEASUREMENT.encode(made).decode() for made in run_of(factor)]
         (folder / "measurements.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (folder / "environment.json").write_text(json.dumps(HERE | {"cpu": cpu}))
         (folder / "config.json").write_text("{}")

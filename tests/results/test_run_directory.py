@@ -15,7 +15,7 @@ from bpqp_bench.errors import ResultsError
 from bpqp_bench.method.phase_clock import PassTime
 from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
-from bpqp_bench.results.measurement import Measurement, content_key
+from bpqp_bench.results.measurement import Measurement, Status, content_key
 from bpqp_bench.results.run_directory import (
     MEASUREMENTS,
     RunDirectory,
@@ -108,7 +108,7 @@ def test_gzip_is_read(run: Path, tmp_path: Path) -> None:
 def test_same_key_is_refused(run: Path) -> None:
     with RunDirectory.resume(run, CONFIG, ENVIRONMENT) as directory:
         assert some()[1].key in directory
-        with pytest.raises(ResultsError, match="measured twice"):
+        with pytest.raises(ResultsError, match="made twice"):
             directory.append(some()[1])
     assert load_measurements(run) == some()
 
@@ -152,7 +152,7 @@ def test_corrupt_line_elsewhere_is_an_error_that_says_where(run: Path) -> None:
 
 def test_another_schema_is_refused(run: Path) -> None:
     path = run / MEASUREMENTS
-    path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":99'))
+    path.write_bytes(path.read_bytes().replace(b'"schema":2', b'"schema":99'))
     with pytest.raises(ResultsError, match="schema 99"):
         load_measurements(run)
 
@@ -172,6 +172,25 @@ def test_run_of_other_code_plan_or_machine_is_refused(
 ) -> None:
     with pytest.raises(ResultsError, match=says):
         RunDirectory.resume(run, config, environment)
+
+
+def test_run_that_was_killed_before_its_config_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".lock").touch()
+    (path / ".config.json.7.tmp").write_text('{"code"')
+    (path / "environment.json").write_text("{}")
+    with pytest.raises(ResultsError, match="start it again without --resume"):
+        RunDirectory.resume(path, CONFIG, ENVIRONMENT)
+    RunDirectory.create(path, CONFIG, ENVIRONMENT).close()
+    RunDirectory.resume(path, CONFIG, ENVIRONMENT).close()
+
+
+def test_records_of_the_first_schema_are_read() -> None:
+    old = load_measurements(Path(__file__).parents[1] / "results" / "reference")
+    assert len(old) > 1000
+    assert {m.upstream for m in old} == {"ones"}
+    assert all(isinstance(m.status, Status) for m in old)
 
 
 def test_time_of_day_may_differ(run: Path) -> None:

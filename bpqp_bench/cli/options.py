@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,11 +11,20 @@ from typing import Any
 
 import click
 
+from bpqp_bench.problem.files import DATA_VARIABLE
+
 __all__ = ["new_run_path", "plugin_folders"]
 
 
 def plugin_folders(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--methods-dir`` and ``--problems-dir``, each repeatable."""
+    """Add ``--methods-dir`` and ``--problems-dir``, each repeatable, and ``--data-dir``."""
+    command = click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_name_data_folder,
+        help="Folder of problem files, for families that read them.",
+    )(command)
     for kind, what in (("methods", "method adapters"), ("problems", "problem families")):
         command = click.option(
             f"--{kind}-dir",
@@ -24,6 +34,12 @@ def plugin_folders(command: Callable[..., Any]) -> Callable[..., Any]:
             help=f"Folder of further {what}; may be repeated.",
         )(command)
     return command
+
+
+def _name_data_folder(_: click.Context, __: click.Parameter, value: Path | None) -> None:
+    # Through the environment, which the worker processes inherit.
+    if value is not None:
+        os.environ[DATA_VARIABLE] = str(value.resolve())
 
 
 def new_run_path() -> Path:

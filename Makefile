@@ -3,11 +3,12 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test test-qlib lint asv asv-history asv-compare asv-versions asv-publish clean help
+.PHONY: reproduce test test-fast test-qlib lint asv asv-history asv-compare asv-versions asv-publish clean help
 
 help:
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
-	@echo "make test      run the tests"
+	@echo "make test      run all tests, two at a time"
+	@echo "make test-fast the tests that take less than ten seconds each"
 	@echo "make test-qlib the tests that need Qlib, in an environment of their own"
 	@echo "make lint      ruff (lint and format), mypy, import-linter"
 	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare,"
@@ -26,7 +27,10 @@ reproduce: .venv/.ready
 	$(BIN)/bpqp-bench reproduce --profile $(PROFILE)
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-fast: .venv/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 # Qlib brings 1.4 GB of its own, so it has an environment of its own.
 .venv-qlib/.ready: requirements.lock requirements-qlib.lock pyproject.toml

@@ -1,38 +1,27 @@
-"""The committed reference run, and what is generated from it: README, expected times."""
+"""The committed reference run, and the expected times that are read off it."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.inputs import load_inputs
-from bpqp_bench.report.markdown import Footnotes, panel_markdown
 from bpqp_bench.report.render import render_inputs
 from bpqp_bench.report.tables import requested_methods
-from bpqp_bench.report.tables.efficiency import TABLE
 from bpqp_bench.results.run_directory import MEASUREMENTS
 from bpqp_bench.runner.countdown import COUNTDOWN, EXPECTED_PARTS, expected_parts_csv
 from bpqp_bench.runner.expected import EXPECTED, expected_csv
 
 __all__ = [
-    "BEGIN",
-    "END",
     "compress",
     "publish_expected",
     "publish_reference",
-    "readme_section",
-    "replace_section",
 ]
 
-BEGIN = "<!-- reference:begin -->"
-END = "<!-- reference:end -->"
-_FIGURE = "times-call.svg"
 # The page is rendered from the measurements by `bpqp-bench report`; it would double the size.
 _NOT_KEPT = ("index.html",)
 _KEPT_FOLDER = "portfolio"
@@ -121,53 +110,3 @@ def publish_expected(reference: Path, package: Path) -> list[Path]:
             (folder / name).write_text(content, encoding="utf-8")
             written.append(folder / name)
     return written
-
-
-def readme_section(reference: Path) -> str:
-    """Render what the README shows of the reference run: machine, one figure, Table 1.
-
-    Raises
-    ------
-    ResultsError
-        If there is no reference run.
-    """
-    inputs = load_inputs(reference, Registry(), requested_methods())
-    table = TABLE.render(inputs)
-    panel = table.panels[0]
-    notes = Footnotes()
-    grid = panel_markdown(panel, notes)
-    numbered = "\n".join(f"{i}. {text}" for i, text in enumerate(notes.texts, start=1))
-    parts = [
-        f"## {table.title}",
-        f"{_where(inputs.environment)} {table.caption}",
-        f"![Time against size, protocol call](results/reference/report/{_FIGURE})",
-        grid,
-        numbered,
-        "All tables, figures and verdicts of this run are in "
-        "[results/reference/report](results/reference/report); "
-        "`bpqp-bench report results/reference --out page` renders its page.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def replace_section(text: str, section: str) -> str:
-    """Put a section between the markers of a README.
-
-    Raises
-    ------
-    ResultsError
-        If the markers are not there.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ResultsError(f"the README lacks the markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{section}{END}{after}"
-
-
-def _where(environment: Mapping[str, Any]) -> str:
-    commit = str(environment.get("git_commit") or "unknown")[:10]
-    return (
-        f"Measured by the run of commit {commit} on {environment.get('cpu', 'an unknown CPU')}, "
-        f"{environment.get('cores', '?')} cores."
-    )

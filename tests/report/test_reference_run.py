@@ -1,4 +1,4 @@
-"""The committed reference run, and that the README shows nothing else."""
+"""The committed reference run, and that README and docs show nothing else."""
 
 import gzip
 import json
@@ -9,16 +9,10 @@ from report_samples import full_sample, write_run
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.report.documents import BEGIN, END, document_sections, replace_section
 from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.markdown import table_markdown
-from bpqp_bench.report.publish import (
-    BEGIN,
-    END,
-    compress,
-    publish_reference,
-    readme_section,
-    replace_section,
-)
+from bpqp_bench.report.publish import compress, publish_reference
 from bpqp_bench.report.tables import TABLES, requested_methods
 
 ROOT = Path(__file__).parents[2]
@@ -34,16 +28,30 @@ def _run(directory, dirty=False):
     return run
 
 
-def test_readme_shows_the_reference_run():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert replace_section(text, readme_section(REFERENCE)) == text
+@pytest.fixture(scope="module")
+def inputs():
+    return load_inputs(REFERENCE, Registry(), requested_methods())
 
 
-def test_stored_tables_are_those_of_the_stored_measurements():
-    inputs = load_inputs(REFERENCE, Registry(), requested_methods())
-    for module in TABLES:
-        stored = (REFERENCE / "report" / f"{module.key}.md").read_text(encoding="utf-8")
-        assert table_markdown(module.render(inputs)) == stored, module.key
+@pytest.fixture(scope="module")
+def tables(inputs):
+    return [module.render(inputs) for module in TABLES]
+
+
+@pytest.mark.slow
+def test_readme_and_docs_show_the_reference_run(inputs, tables):
+    sections = document_sections(inputs, tables)
+    assert set(sections) == {Path("README.md"), Path("docs", "results.md")}
+    for path, section in sections.items():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert replace_section(text, section) == text, path
+
+
+@pytest.mark.slow
+def test_stored_tables_are_those_of_the_stored_measurements(tables):
+    for table in tables:
+        stored = (REFERENCE / "report" / f"{table.key}.md").read_text(encoding="utf-8")
+        assert table_markdown(table) == stored, table.key
 
 
 def test_reference_run_is_a_standard_run_of_committed_code():
@@ -81,7 +89,7 @@ def test_a_run_of_uncommitted_code_is_refused(tmp_path):
     assert not (tmp_path / "reference").exists()
 
 
-def test_a_readme_without_markers_is_refused():
+def test_a_document_without_markers_is_refused():
     with pytest.raises(ResultsError, match="markers"):
         replace_section("no markers", "x")
     assert replace_section(f"a{BEGIN}old{END}b", "new\n") == f"a{BEGIN}\nnew\n{END}b"

@@ -6,14 +6,13 @@ hand. Bootstraps use a fixed seed: the same run renders the same report.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 __all__ = [
     "CONFIDENCE",
@@ -150,7 +149,7 @@ def paired_ratio(
     ratios = ratios[np.isfinite(ratios)]
     if ratios.size == 0:
         return None
-    low, high = _interval((ratios,), np.median)
+    low, high = _interval((ratios,), _median)
     return Ratio(int(ratios.size), float(np.median(ratios)), low, high)
 
 
@@ -180,8 +179,8 @@ def fit_power(times_by_size: Mapping[float, Sequence[float]]) -> PowerFit | None
     centred = x - x.mean()
     weights = centred / (centred @ centred)
 
-    def slope(*samples: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        means = [sample.mean(axis=axis) for sample in samples]
+    def slope(*samples: Samples) -> Samples:
+        means = [sample.mean(axis=-1) for sample in samples]
         return np.asarray(sum(w * mean for w, mean in zip(weights, means, strict=True)))
 
     logs = tuple(kept.values())
@@ -221,19 +220,24 @@ def performance_profile(times: pd.DataFrame) -> dict[str, tuple[Samples, Samples
     return result
 
 
-def _interval(samples: tuple[NDArray[np.float64], ...], statistic: object) -> tuple[float, float]:
+def _median(values: Samples) -> Samples:
+    return np.asarray(np.median(values, axis=-1))
+
+
+def _interval(
+    samples: tuple[Samples, ...], statistic: Callable[..., Samples]
+) -> tuple[float, float]:
+    """Percentile bootstrap; every sample is resampled by itself, always by the same draws."""
     if min(sample.size for sample in samples) < 2:
         return float("nan"), float("nan")
-    with warnings.catch_warnings():
-        # Equal values make the bootstrap distribution degenerate; the interval is then a point.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
-            samples,
-            statistic,
-            n_resamples=_RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            vectorized=True,
-            rng=np.random.default_rng(_SEED),
-        )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    draws = _draws(tuple(sample.size for sample in samples))
+    resampled = statistic(*(sample[draw] for sample, draw in zip(samples, draws, strict=True)))
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(resampled, (tail, 100.0 - tail))
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=256)
+def _draws(sizes: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
+    rng = np.random.default_rng(_SEED)
+    return tuple(rng.integers(0, size, (_RESAMPLES, size)) for size in sizes)

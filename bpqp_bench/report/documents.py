@@ -12,8 +12,7 @@ from bpqp_bench.report.claims import judge_claims
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.markdown import Footnotes, panel_markdown
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table
-from bpqp_bench.report.tables._common import method_cell, table_sizes, time_cell
-from bpqp_bench.report.tables.accuracy import regular
+from bpqp_bench.report.tables._common import Place, method_cell, table_sizes, time_cell
 from bpqp_bench.report.text import tiny
 from bpqp_bench.runner.profiles import PROFILES
 
@@ -103,10 +102,7 @@ def _small_panel(inputs: Inputs) -> Panel:
         Row(
             (
                 method_cell(inputs.cells, method),
-                *(
-                    time_cell(inputs.cells, _FAMILY, size, method, which="total", protocol="call")
-                    for size in sizes
-                ),
+                *(time_cell(inputs.cells, Place(_FAMILY, method, size), "call") for size in sizes),
                 _worst_cell(inputs, method, sizes),
             )
         )
@@ -126,7 +122,8 @@ def _claims_panel(inputs: Inputs) -> Panel:
 
 def _worst_cell(inputs: Inputs, method: MethodName, sizes: list[str]) -> Cell:
     found = itertools.chain.from_iterable(
-        regular(inputs, _FAMILY, size, method.key)[0]["accuracy.q.one_minus_cos"] for size in sizes
+        inputs.cells.regular(_FAMILY, size, method.key, "accuracy.q.one_minus_cos")
+        for size in sizes
     )
     worst = max(found, default=None)
     return Cell("n/a") if worst is None else Cell(tiny(worst), float(worst))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Size
 
@@ -18,6 +20,8 @@ Protocol = Literal["call", "solver"]
 State = Literal["measured", "timeout", "failed", "unsupported", "unavailable", "missing"]
 PASSES: tuple[Pass, ...] = ("forward", "backward", "total")
 PROTOCOLS: tuple[Protocol, ...] = ("call", "solver")
+
+Key = tuple[str, str, str]
 
 _ANSWERED = ("ok", "not-converged")
 _PHASES = ("call", "prepare", "setup", "solve", "extract", "other")
@@ -48,6 +52,8 @@ _ORDER: dict[str, State] = {
     "unsupported": "unsupported",
     "unavailable": "unavailable",
 }
+# Gradients of these families are of norm 1e-3 and more; zero ones were seen at 1e-36.
+_ZERO_GRADIENT = 1e-20
 
 
 @dataclass(frozen=True)
@@ -119,27 +125,33 @@ class Cells:
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        chosen = _one_setting(add_times(frame))
+        chosen = _one_setting(add_times(frame)).reset_index(drop=True)
         self.left_out = len(frame) - len(chosen)
         self.frame = chosen
-        by = ["family", "size", "method"]
-        self._groups: dict[tuple[str, str, str], pd.DataFrame] = {
-            (str(key[0]), str(key[1]), str(key[2])): group
-            for key, group in (chosen.groupby(by, sort=False) if len(chosen) else ())
-        }
-        # Tables ask for the same cell many times, once per pass, protocol and statistic.
-        self._answers: dict[tuple[str, str, str], pd.DataFrame] = {}
-        self._outcomes: dict[tuple[str, str, str], Outcome] = {}
+        self._groups = _groups(chosen)
+        counted = (chosen["role"] == "measured") & chosen["status"].isin(_ANSWERED)
+        kept = chosen[counted].sort_values("start", kind="stable")
+        kept = kept.drop_duplicates([*_KEY, "instance"]).sort_index()
+        # Numbers in place of the hashes: an index of texts makes every look-up slow.
+        codes, self.instances = pd.factorize(kept["instance"])
+        self._kept = kept = kept.set_index(pd.Index(codes, name="instance"))
+        self._index = codes
+        self._answers = _groups(kept)
+        # Tables ask for the same column of many cells: each becomes an array once.
+        self._columns: dict[str, NDArray[np.float64]] = {}
+        self._calls = chosen[_OUTCOME].to_dict("records")
+        self._outcomes: dict[Key, Outcome] = {}
         self._active: dict[tuple[str, str], tuple[float, int, int] | None] = {}
-        self._of_method: dict[str, pd.DataFrame] = {}
-        for (_, _, method), group in self._groups.items():
-            self._of_method.setdefault(method, group)
+        self._of_method = {key[2]: int(rows[0]) for key, rows in reversed(self._groups.items())}
+        apart = kept["reference.degenerate"].fillna(False).astype(bool).to_numpy()
+        self._degenerate = apart
+        self._apart = apart | (self._numbers("accuracy.q.norm") < _ZERO_GRADIENT)
 
     def sizes(self, *families: str) -> list[str]:
         """Sizes that occur with these families."""
         return sort_sizes(size for family, size, _ in self._groups if family in families)
 
-    def keys(self) -> list[tuple[str, str, str]]:
+    def keys(self) -> list[Key]:
         """Every (family, size, method) that occurs."""
         return list(self._groups)
 
@@ -151,25 +163,21 @@ class Cells:
         """Keys of the methods that occur with these families."""
         return sorted({method for family, _, method in self._groups if family in families})
 
+    def methods_at(self, size: str) -> list[str]:
+        """Keys of the methods that occur at a size."""
+        return sorted({method for _, there, method in self._groups if there == size})
+
     def label(self, method: str) -> str | None:
         """Return the printed name of a method, or None if it does not occur."""
-        group = self._of_method.get(method)
-        return None if group is None else str(group["label"].iloc[0])
+        row = self._of_method.get(method)
+        return None if row is None else str(self.frame["label"].iloc[row])
 
     def measured(self, family: str, size: str, method: str) -> pd.DataFrame:
-        """Return the counted calls that gave an answer, indexed by instance; maybe none."""
-        key = (family, size, method)
-        if key not in self._answers:
-            self._answers[key] = self._answered(key)
-        return self._answers[key]
+        """Return the counted calls that gave an answer, indexed by instance; maybe none.
 
-    def _answered(self, key: tuple[str, str, str]) -> pd.DataFrame:
-        group = self._groups.get(key)
-        if group is None:
-            return self.frame.iloc[:0]
-        kept = group[(group["role"] == "measured") & group["status"].isin(_ANSWERED)]
-        cold_first = kept.sort_values("start", kind="stable")
-        return cold_first.drop_duplicates("instance").set_index("instance")
+        Instances are numbered; the number is the place in `instances`.
+        """
+        return self._kept.iloc[self._rows(family, size, method)]
 
     def times(
         self, family: str, size: str, method: str, which: Pass, protocol: Protocol
@@ -178,16 +186,39 @@ class Cells:
         return self.values(family, size, method, f"time.{which}.{protocol}")
 
     def values(self, family: str, size: str, method: str, column: str) -> pd.Series:
-        """Finite values of a column by instance."""
-        rows = self.measured(family, size, method)
-        return pd.to_numeric(rows[column]).dropna() if column in rows else pd.Series(dtype=float)
+        """Values of a column by instance, without missing ones."""
+        rows = self._rows(family, size, method)
+        values = self._numbers(column)[rows]
+        known = ~np.isnan(values)
+        return pd.Series(values[known], index=self._index[rows[known]], name=column)
+
+    def regular(self, family: str, size: str, method: str, column: str) -> pd.Series:
+        """Values of a column on the instances whose gradient has a direction, by instance.
+
+        Only answers with an accuracy count. At a vertex the gradient is zero, of which the
+        reference holds a rounding error that points nowhere; such an instance is set apart like
+        one whose gradient does not exist.
+        """
+        rows = self._judged(family, size, method)
+        rows = rows[~self._apart[rows]]
+        return pd.Series(self._numbers(column)[rows], index=self._index[rows], name=column)
+
+    def apart(self, family: str, size: str, method: str) -> int:
+        """Count the answers with an accuracy on instances that `regular` leaves out."""
+        return int(self._apart[self._judged(family, size, method)].sum())
+
+    def degenerate(self, family: str, size: str, method: str, column: str) -> pd.Series:
+        """Values of a column on the instances whose gradient does not exist."""
+        rows = self._rows(family, size, method)
+        rows = rows[self._degenerate[rows]]
+        return pd.Series(self._numbers(column)[rows], index=self._index[rows], name=column)
 
     def split(self, method: str) -> bool:
         """Whether the phases of a method are told apart (True where it does not occur)."""
-        group = self._of_method.get(method)
-        if group is None or "phases_split" not in group:
+        row = self._of_method.get(method)
+        if row is None or "phases_split" not in self.frame:
             return True
-        return bool(group["phases_split"].iloc[0])
+        return bool(self.frame["phases_split"].iloc[row])
 
     def active(self, family: str, size: str) -> tuple[float, int, int] | None:
         """Median, least and largest number of active constraints, over instances."""
@@ -196,16 +227,6 @@ class Cells:
             self._active[key] = self._count_active(family, size)
         return self._active[key]
 
-    def _count_active(self, family: str, size: str) -> tuple[float, int, int] | None:
-        groups = [g for (f, s, _), g in self._groups.items() if (f, s) == (family, size)]
-        if not groups:
-            return None
-        every = pd.concat(groups).drop_duplicates("instance")
-        counts = pd.to_numeric(every["reference.n_active"]).dropna()
-        if counts.empty:
-            return None
-        return float(counts.median()), int(counts.min()), int(counts.max())
-
     def outcome(self, family: str, size: str, method: str) -> Outcome:
         """Say what became of a cell, with a sentence on everything that went wrong."""
         key = (family, size, method)
@@ -213,51 +234,86 @@ class Cells:
             self._outcomes[key] = self._judge(key)
         return self._outcomes[key]
 
-    def _judge(self, key: tuple[str, str, str]) -> Outcome:
-        group = self._groups.get(key)
-        if group is None:
+    def _rows(self, family: str, size: str, method: str) -> NDArray[np.intp]:
+        return self._answers.get((family, size, method), _NOWHERE)
+
+    def _judged(self, family: str, size: str, method: str) -> NDArray[np.intp]:
+        rows = self._rows(family, size, method)
+        return rows[~np.isnan(self._numbers("accuracy.q.one_minus_cos")[rows])]
+
+    def _numbers(self, column: str) -> NDArray[np.float64]:
+        if column not in self._columns:
+            source = self._kept.get(column, np.nan)
+            numbers = pd.to_numeric(pd.Series(source, index=self._kept.index))
+            self._columns[column] = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+        return self._columns[column]
+
+    def _count_active(self, family: str, size: str) -> tuple[float, int, int] | None:
+        rows = [at for (f, s, _), at in self._groups.items() if (f, s) == (family, size)]
+        if not rows:
+            return None
+        every = self.frame[["instance", "reference.n_active"]].iloc[np.concatenate(rows)]
+        counts = pd.to_numeric(every.drop_duplicates("instance")["reference.n_active"]).dropna()
+        if counts.empty:
+            return None
+        return float(counts.median()), int(counts.min()), int(counts.max())
+
+    def _judge(self, key: Key) -> Outcome:
+        rows = self._groups.get(key)
+        if rows is None:
             return Outcome("missing")
-        counted = group[group["role"] == "measured"]
-        answered = counted[counted["status"].isin(_ANSWERED)]
+        group = [self._calls[row] for row in rows]
+        counted = [call for call in group if call["role"] == "measured"]
+        answered = [call for call in counted if call["status"] in _ANSWERED]
         # A cell whose first call fails may have no counted call at all: the cause is then there.
-        failed = counted[~counted["status"].isin(_ANSWERED)]
-        if counted.empty:
-            failed = group[~group["status"].isin(_ANSWERED)]
-        timeouts = int((failed["status"] == "timeout").sum())
-        limits = pd.to_numeric(failed.loc[failed["status"] == "timeout", "time_limit_s"]).dropna()
-        loose = int((answered["status"] == "not-converged").sum())
+        failed = [call for call in counted or group if call["status"] not in _ANSWERED]
+        late = [call["time_limit_s"] for call in failed if call["status"] == "timeout"]
+        limits = pd.to_numeric(pd.Series(late, dtype=float)).dropna()
+        loose = [call for call in answered if call["status"] == "not-converged"]
         state: State = "measured"
-        if answered.empty:
-            if failed.empty:
+        if not answered:
+            if not failed:
                 return Outcome("missing")
-            worst = Counter(str(status) for status in failed["status"]).most_common(1)[0][0]
+            worst = Counter(str(call["status"]) for call in failed).most_common(1)[0][0]
             state = _ORDER.get(worst, "failed")
         return Outcome(
             state=state,
             n=len(answered),
-            not_converged=loose,
-            timeouts=timeouts,
-            failures=len(failed) - timeouts,
+            not_converged=len(loose),
+            timeouts=len(late),
+            failures=len(failed) - len(late),
             limit_s=float(limits.max()) if len(limits) else None,
-            notes=_notes(answered, failed, loose),
+            notes=_notes(len(answered), failed, loose, str((answered or failed)[0]["label"])),
         )
 
 
-def _notes(answered: pd.DataFrame, failed: pd.DataFrame, loose: int) -> tuple[str, ...]:
-    label = str((answered if len(answered) else failed)["label"].iloc[0])
+_KEY = ["family", "size", "method"]
+_OUTCOME = ["role", "status", "label", "solver_status", "cause", "time_limit_s"]
+_NOWHERE = np.empty(0, dtype=np.intp)
+
+
+def _groups(frame: pd.DataFrame) -> dict[Key, NDArray[np.intp]]:
+    """Rows of every (family, size, method), in the order of their first appearance."""
+    if frame.empty:
+        return {}
+    found = frame.groupby(_KEY, sort=False).indices
+    keys = frame[_KEY].drop_duplicates().itertuples(index=False, name=None)
+    return {(str(a), str(b), str(c)): np.asarray(found[(a, b, c)]) for a, b, c in keys}
+
+
+def _notes(
+    answers: int, failed: Sequence[dict[Any, Any]], loose: Sequence[dict[Any, Any]], label: str
+) -> tuple[str, ...]:
     notes: list[str] = []
     if loose:
-        said = answered.loc[answered["status"] == "not-converged", "solver_status"]
-        what = ", ".join(sorted({str(status) for status in said if status})) or "not solved"
-        share = "all calls" if loose == len(answered) else f"{loose} of {len(answered)} calls"
+        said = sorted({str(call["solver_status"]) for call in loose if call["solver_status"]})
+        share = "all calls" if len(loose) == answers else f"{len(loose)} of {answers} calls"
+        what = ", ".join(said) or "not solved"
         notes.append(f"{label}: {share} ended without convergence ({what}); times are of those too")
-    causes = Counter(
-        (str(status), " ".join(str(cause).split()))
-        for status, cause in zip(failed["status"], failed["cause"], strict=True)
-    )
+    causes = Counter((str(call["status"]), " ".join(str(call["cause"]).split())) for call in failed)
     for (status, cause), count in sorted(causes.items()):
         # How many matters only where other calls of the cell gave an answer.
-        share = f" ({count} of {len(answered) + len(failed)} calls)" if len(answered) else ""
+        share = f" ({count} of {answers + len(failed)} calls)" if answers else ""
         text = f"{label}: {status}{share}"
         notes.append(f"{text}: {_short(cause)}" if cause else text)
     return tuple(notes)

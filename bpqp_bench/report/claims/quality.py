@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from bpqp_bench.report.claims.model import NOT, REPRODUCED, UNTESTED, Finding, Judged, overall
 from bpqp_bench.report.claims.ratios import BPQP, table1_sizes
 from bpqp_bench.report.claims.setup import machine, phase_story, versions
 from bpqp_bench.report.inputs import Inputs
-from bpqp_bench.report.tables.accuracy import regular
+from bpqp_bench.report.tables._common import fit_cells
 from bpqp_bench.report.tables.dc3 import FAMILIES as DC3_FAMILIES
 from bpqp_bench.report.tables.dc3 import dc3_methods
-from bpqp_bench.report.tables.scaling import fit_cells
 from bpqp_bench.report.tables.solvers import BACKWARD, FORWARD, pair
 from bpqp_bench.report.text import interval, outcome_text, significant, tiny
 from bpqp_bench.results.cells import PROTOCOLS
@@ -35,13 +35,13 @@ def c5(inputs: Inputs, claim: dict[str, str]) -> Judged:
         worse: list[str] = []
         parts: list[str] = []
         for size in table1_sizes(inputs, PROFILES[-1].large_sizes):
-            own = regular(inputs, "qp", size, base.key)[0]
-            theirs = regular(inputs, "qp", size, other.key)[0]
-            if own.empty or theirs.empty:
+            one, two, *l2 = (
+                float(inputs.cells.regular("qp", size, key, f"accuracy.q.{measure}").median())
+                for measure in ("one_minus_cos", "rel_l2")
+                for key in (base.key, other.key)
+            )
+            if math.isnan(one + two):
                 continue
-            one = float(own["accuracy.q.one_minus_cos"].median())
-            two = float(theirs["accuracy.q.one_minus_cos"].median())
-            l2 = [float(rows["accuracy.q.rel_l2"].median()) for rows in (own, theirs)]
             parts.append(
                 f"{size}: {tiny(one)} against {tiny(two)} (relative L2 {tiny(l2[0])} against "
                 f"{tiny(l2[1])})"
@@ -152,13 +152,15 @@ def c11(inputs: Inputs, claim: dict[str, str]) -> Judged:
                 if outcome.state == "missing":
                     continue
                 seen.add(names)
-                rows, _ = regular(inputs, family, size, method.key)
-                worst = rows["accuracy.q.one_minus_cos"].max() if len(rows) else float("nan")
+                distances = inputs.cells.regular(
+                    family, size, method.key, "accuracy.q.one_minus_cos"
+                )
+                worst = float(distances.max())
                 if outcome.state == "measured" and worst <= _ACCURATE:
                     good += 1
                 else:
                     found = (
-                        tiny(float(worst)) if len(rows) else outcome_text(outcome) or "no gradient"
+                        tiny(worst) if len(distances) else outcome_text(outcome) or "no gradient"
                     )
                     bad.append(f"{names[0]} + {names[1]} at {size}: {found}")
         kinds = [len({names[side] for names in seen}) for side in (0, 1)]

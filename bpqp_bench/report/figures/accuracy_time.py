@@ -7,7 +7,7 @@ from typing import Any
 from bpqp_bench.report.figures._style import Style, legend_below, new_figure, styles
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.accuracy import accuracy_families, regular
+from bpqp_bench.report.tables.accuracy import accuracy_families
 from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
 
 __all__ = ["FIGURE", "largest_common_size"]
@@ -74,12 +74,13 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
 def _point(
     axis: Any, inputs: Inputs, family: str, size: str, method: MethodName, *, style: Style | None
 ) -> None:
-    rows, _ = regular(inputs, family, size, method.key)
-    if rows.empty:
+    key = (family, size, method.key)
+    distance = inputs.cells.regular(*key, "accuracy.q.one_minus_cos")
+    if distance.empty:
         return
     style = style or Style("#7F7F7F", "o", "-")
-    x = rows["accuracy.q.one_minus_cos"].clip(lower=_FLOOR).quantile([0.25, 0.5, 0.75])
-    y = (rows["time.total.call"] * 1e3).quantile([0.25, 0.5, 0.75])
+    x = distance.clip(lower=_FLOOR).quantile([0.25, 0.5, 0.75])
+    y = (inputs.cells.regular(*key, "time.total.call") * 1e3).quantile([0.25, 0.5, 0.75])
     axis.errorbar(
         x[0.5],
         y[0.5],

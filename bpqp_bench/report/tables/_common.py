@@ -1,26 +1,44 @@
-"""Cells that several tables print."""
+"""What tables are declared with: places down, entries across, and the cells that several print."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from bpqp_bench.report.inputs import Inputs, MethodName
-from bpqp_bench.report.model import Cell
+from bpqp_bench.report.model import Cell, Column, Panel, Row
 from bpqp_bench.report.published import Published
-from bpqp_bench.report.text import as_published, outcome_text, plus_minus, significant
-from bpqp_bench.results.cells import Cells, Outcome, Pass, Protocol, sort_sizes
+from bpqp_bench.report.text import (
+    as_published,
+    interval,
+    outcome_text,
+    plus_minus,
+    significant,
+    tiny,
+)
+from bpqp_bench.results.cells import PROTOCOLS, Cells, Outcome, Pass, Protocol, sort_sizes
 from bpqp_bench.runner.profiles import PROFILES, Profile
-from bpqp_bench.statistics import summarize
+from bpqp_bench.statistics import PowerFit, fit_power, summarize
 
 __all__ = [
     "NOT_SPLIT",
     "SCALE",
     "SETTINGS",
+    "Entry",
+    "Place",
     "active_text",
     "base_name",
+    "exponent_entries",
+    "fit_cells",
+    "grid",
     "is_short",
     "method_cell",
     "missing_cell",
+    "number_cell",
+    "places",
     "published_text",
     "size_cell",
     "table_sizes",
@@ -38,6 +56,47 @@ SETTINGS = (
 NOT_SPLIT = "cannot be split into phases: the whole call is counted as solve"
 
 SCALE = {"ms": 1e3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a row is about; ``section`` heads it."""
+
+    family: str
+    method: MethodName
+    size: str = ""
+    which: Pass = "total"
+    section: str = ""
+
+
+Entry = tuple[Column, Callable[[Place], Cell]]
+
+
+def places(
+    families: Mapping[str, str],
+    methods: Callable[[str], Iterable[MethodName]],
+    sizes: Iterable[str] = ("",),
+    passes: Iterable[Pass] = ("total",),
+) -> list[Place]:
+    """Every family (a section each, under its label) × size × pass × method."""
+    return [
+        Place(family, method, size, which, label)
+        for family, label in families.items()
+        for size, which, method in itertools.product(sizes, passes, methods(family))
+    ]
+
+
+def grid(
+    key: str,
+    title: str,
+    rows: Iterable[Place],
+    entries: Sequence[Entry],
+    caption: str = "",
+    long: bool = False,
+) -> Panel:
+    """Make a panel of places down and entries across."""
+    made = (Row(tuple(make(place) for _, make in entries), place.section) for place in rows)
+    return Panel(key, title, tuple(column for column, _ in entries), tuple(made), caption, long)
 
 
 def base_name(key: str) -> str:
@@ -93,21 +152,14 @@ def missing_cell(outcome: Outcome, below: str = "") -> Cell:
 
 
 def time_cell(
-    cells: Cells,
-    family: str,
-    size: str,
-    method: MethodName,
-    *,
-    which: Pass,
-    protocol: Protocol,
-    unit: str = "ms",
-    below: str = "",
+    cells: Cells, place: Place, protocol: Protocol, unit: str = "ms", below: str = ""
 ) -> Cell:
     """Print mean ± std of a pass; "≥" before it where calls hit the limit and are missing."""
-    outcome = cells.outcome(family, size, method.key)
+    key = (place.family, place.size, place.method.key)
+    outcome = cells.outcome(*key)
     if outcome.state != "measured":
         return missing_cell(outcome, below)
-    times = cells.times(family, size, method.key, which, protocol)
+    times = cells.times(*key, place.which, protocol)
     if times.empty:
         return Cell("n/a", None, below=below, notes=outcome.notes, tone="missing")
     found = summarize(times)
@@ -117,7 +169,7 @@ def time_cell(
         found.mean * SCALE[unit],
         below=below,
         notes=outcome.notes,
-        runs=tuple(float(value) for value in times * SCALE[unit]),
+        runs=tuple((times * SCALE[unit]).tolist()),
         unit=unit,
     )
 
@@ -129,3 +181,59 @@ def active_text(cells: Cells, family: str, size: str) -> str:
         return "n/a"
     median, low, high = found
     return significant(median) if low == high else f"{significant(median)} ({low} to {high})"
+
+
+def number_cell(value: float, show: Callable[[float], str] = tiny, **more: Any) -> Cell:
+    """Print a number, "n/a" where there is none."""
+    if not math.isfinite(value):
+        return Cell("n/a", tone="muted")
+    return Cell(show(value), value, **more)
+
+
+def fit_cells(
+    cells: Cells, family: str, method: str, which: Pass, protocol: Protocol
+) -> PowerFit | None:
+    """Fit time over n for one method on all measured sizes of a family."""
+    times: dict[float, list[float]] = {}
+    for size in cells.sizes(family):
+        found = cells.times(family, size, method, which, protocol)
+        positive = found[found > 0]
+        if len(positive):
+            times.setdefault(float(size.partition("x")[0]), []).extend(positive.tolist())
+    return fit_power(times)
+
+
+def exponent_entries(
+    fit: Callable[[Place, Pass, Protocol], PowerFit | None],
+    passes: Iterable[Pass],
+    local: bool,
+) -> list[Entry]:
+    """Columns of fitted exponents, one for each protocol and pass.
+
+    With ``local`` the second line has the exponents between neighbouring sizes.
+    """
+
+    def entry(protocol: Protocol, which: Pass) -> Entry:
+        def cell(place: Place) -> Cell:
+            found = fit(place, which, protocol)
+            if found is None:
+                why = "n/a: fewer than two sizes were measured"
+                return Cell("n/a", tone="missing", notes=(why,) if local else ())
+            text = f"{significant(found.exponent)} {interval(found.low, found.high)}".strip()
+            slopes = ", ".join(significant(slope, 2) for slope in found.local)
+            return Cell(
+                text,
+                found.exponent,
+                below=slopes if local and found.trusted else "",
+                notes=() if found.trusted else (_TWO_SIZES[local],),
+            )
+
+        return Column(which, f"Protocol: {protocol}"), cell
+
+    return [entry(protocol, which) for protocol in PROTOCOLS for which in passes]
+
+
+_TWO_SIZES = (
+    "two sizes only: no evidence of any law",
+    "two sizes only: any two points lie on a line, so this is no evidence of a power law",
+)

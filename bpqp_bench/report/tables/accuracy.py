@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bpqp_bench.report.inputs import Inputs, MethodName
-from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
+from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.published import published_accuracy
 from bpqp_bench.report.tables._common import (
     SETTINGS,
+    Entry,
+    Place,
+    grid,
     is_short,
     method_cell,
     missing_cell,
+    number_cell,
+    places,
     size_cell,
     table_sizes,
 )
@@ -24,13 +33,12 @@ from bpqp_bench.report.text import tiny
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
 
-__all__ = ["TABLE", "accuracy_families", "regular"]
+__all__ = ["TABLE", "accuracy_families"]
 
 _FURTHER = {"socp-robust": "SOCP (robust)"}
 _SHARES = (0.1, 0.5, 0.9)
 _MOST_INSTANCES = 20
-# Gradients of these families are of norm 1e-3 and more; zero ones were seen at 1e-36.
-_ZERO_GRADIENT = 1e-20
+_COSINE = "accuracy.q.one_minus_cos"
 # Variants whose gradients are those of another one up to rounding, or its time alone, are left out.
 _METHODS = (
     *("exact", "exact-solve", "cvxpy", "qpth", "altdiff", "altdiff-paper"),
@@ -97,50 +105,40 @@ def accuracy_families(inputs: Inputs) -> dict[str, str]:
     return found
 
 
-def regular(inputs: Inputs, family: str, size: str, method: str) -> tuple[pd.DataFrame, int]:
-    """Return the answers of a cell on instances whose gradient has a direction; how many others.
-
-    Only answers with an accuracy count. At a vertex the gradient is zero, of which the reference
-    holds a rounding error that points nowhere; such an instance is set apart like one whose
-    gradient does not exist.
-    """
-    rows = inputs.cells.measured(family, size, method)
-    rows = rows[rows["accuracy.q.one_minus_cos"].notna()]
-    apart = rows["reference.degenerate"].fillna(False).astype(bool)
-    apart |= pd.to_numeric(rows["accuracy.q.norm"]) < _ZERO_GRADIENT
-    return rows[~apart], int(apart.sum())
-
-
 def render(inputs: Inputs) -> Table:
     """Render 1 − cos by size, then all measures of both passes."""
     families = accuracy_families(inputs)
-    large = PROFILES[-1].large_sizes
-    sizes = table_sizes(inputs, inputs.profile.sizes if inputs.profile else (), large, *families)
-    methods = {family: _methods(inputs, family) for family in families}
-    tidy = _tidy(inputs, families, methods, sizes)
-    columns = [
+    planned = inputs.profile.sizes if inputs.profile else ()
+    sizes = table_sizes(inputs, planned, PROFILES[-1].large_sizes, *families)
+
+    @cache
+    def methods(family: str) -> list[MethodName]:
+        return _methods(inputs, family)
+
+    every = places(families, methods, sizes)
+    names: Entry = (
         Column("Method", numeric=False),
-        *(Column(size, "1 − cos: median (worst)") for size in sizes),
-        Column("here", "L2 error, all sizes"),
-        Column("paper", "L2 error, all sizes"),
-    ]
-    rows = [
-        Row(
-            (
-                method_cell(inputs.cells, method),
-                *(_cosine_cell(inputs, family, size, method) for size in sizes),
-                *_l2_cells(inputs, family, method, sizes),
-            ),
-            section=label,
-        )
-        for family, label in families.items()
-        for method in methods[family]
-    ]
-    panels = (
-        Panel("table3-cosine", "Distance to the reference gradient", tuple(columns), tuple(rows)),
-        _everything(inputs, families, methods, sizes),
+        lambda place: method_cell(inputs.cells, place.method),
     )
+    cosine = grid(
+        "table3-cosine",
+        "Distance to the reference gradient",
+        places(families, methods),
+        [
+            names,
+            *(_cosine_entry(inputs, size) for size in sizes),
+            (Column("here", "L2 error, all sizes"), lambda place: _l2(inputs, place, sizes)),
+            (Column("paper", "L2 error, all sizes"), _paper),
+        ],
+    )
+    answered = [place for place in every if inputs.cells.outcome(*_key(place)).state == "measured"]
+    tidy = pd.DataFrame.from_records([_record(inputs, place) for place in every])
+    panels = (cosine, _everything(inputs, names, answered))
     return Table(TABLE.key, TABLE.title, _CAPTION, panels, tidy)
+
+
+def _key(place: Place) -> tuple[str, str, str]:
+    return place.family, place.size, place.method.key
 
 
 def _methods(inputs: Inputs, family: str) -> list[MethodName]:
@@ -158,68 +156,91 @@ def _methods(inputs: Inputs, family: str) -> list[MethodName]:
     return [name for name in inputs.rows([*asked, *more], family) if name.key not in lp_only]
 
 
-def _cosine_cell(inputs: Inputs, family: str, size: str, method: MethodName) -> Cell:
-    outcome = inputs.cells.outcome(family, size, method.key)
-    if outcome.state != "measured":
-        return missing_cell(outcome)
-    rows, degenerate = regular(inputs, family, size, method.key)
-    values = rows["accuracy.q.one_minus_cos"]
-    if values.empty:
-        notes = (f"{method.label}: all {degenerate} instances are degenerate",)
-        return Cell("n/a", tone="missing", notes=notes if degenerate else outcome.notes)
-    return Cell(
-        f"{tiny(values.median())} ({tiny(values.max())})",
-        float(values.median()),
-        notes=outcome.notes,
-        runs=tuple(float(value) for value in values),
-        unit="1 − cos",
-    )
+def _cosine_entry(inputs: Inputs, size: str) -> Entry:
+    def cell(row: Place) -> Cell:
+        key = (row.family, size, row.method.key)
+        outcome = inputs.cells.outcome(*key)
+        if outcome.state != "measured":
+            return missing_cell(outcome)
+        values = inputs.cells.regular(*key, _COSINE)
+        if values.empty:
+            apart = inputs.cells.apart(*key)
+            notes = (f"{row.method.label}: all {apart} instances are degenerate",)
+            return Cell("n/a", tone="missing", notes=notes if apart else outcome.notes)
+        return Cell(
+            f"{tiny(values.median())} ({tiny(values.max())})",
+            float(values.median()),
+            notes=outcome.notes,
+            runs=tuple(values.tolist()),
+            unit="1 − cos",
+        )
+
+    return Column(size, "1 − cos: median (worst)"), cell
 
 
-def _l2_cells(
-    inputs: Inputs, family: str, method: MethodName, sizes: list[str]
-) -> tuple[Cell, Cell]:
-    found = [regular(inputs, family, size, method.key)[0]["accuracy.q.l2"] for size in sizes]
+def _l2(inputs: Inputs, row: Place, sizes: list[str]) -> Cell:
+    found = [
+        inputs.cells.regular(row.family, size, row.method.key, "accuracy.q.l2") for size in sizes
+    ]
     values = pd.concat(found) if found else pd.Series(dtype=float)
-    published = published_accuracy(method.name, family)
-    paper = Cell("n/a", tone="muted")
-    if published is not None:
-        spread = "" if published.std is None else f" ± {tiny(published.std)}"
-        paper = Cell(f"{tiny(published.mean)}{spread}", published.mean)
     if values.empty:
-        return Cell("n/a", tone="missing"), paper
+        return Cell("n/a", tone="missing")
     spread = f" ± {tiny(values.std())}" if len(values) > 1 else ""
-    here = Cell(
-        f"{tiny(values.mean())}{spread}",
-        float(values.mean()),
-        runs=tuple(float(value) for value in values),
-        unit="L2 error",
-    )
-    return here, paper
+    text = f"{tiny(values.mean())}{spread}"
+    return Cell(text, float(values.mean()), runs=tuple(values.tolist()), unit="L2 error")
 
 
-def _everything(
-    inputs: Inputs,
-    families: dict[str, str],
-    methods: dict[str, list[MethodName]],
-    sizes: list[str],
-) -> Panel:
-    columns = [Column("Size", numeric=False), Column("Method", numeric=False), Column("n")]
-    columns += [Column(label, "1 − cos") for label in ("median", "worst")]
-    columns += [Column("relative L2", "median"), Column("L2", "median")]
-    columns += [Column(label, "forward pass, worst") for label in _FORWARD.values()]
-    columns += [Column("count", "degenerate"), Column("1 − cos", "degenerate")]
-    rows: list[Row] = []
-    for family, label in families.items():
-        for size in sizes:
-            for method in methods[family]:
-                if inputs.cells.outcome(family, size, method.key).state == "measured":
-                    rows.append(Row(_row(inputs, family, size, method), section=label))
-    return Panel(
+def _paper(row: Place) -> Cell:
+    published = published_accuracy(row.method.name, row.family)
+    if published is None:
+        return Cell("n/a", tone="muted")
+    spread = "" if published.std is None else f" ± {tiny(published.std)}"
+    return Cell(f"{tiny(published.mean)}{spread}", published.mean)
+
+
+def _everything(inputs: Inputs, names: Entry, answered: list[Place]) -> Panel:
+    def count(place: Place) -> Cell:
+        found = len(inputs.cells.regular(*_key(place), _COSINE))
+        return Cell(str(found), float(found))
+
+    def apart(place: Place) -> Cell:
+        found = inputs.cells.apart(*_key(place))
+        return Cell(str(found), float(found), tone="" if found else "muted")
+
+    def entry(
+        column: Column, name: str, how: str, unit: str, read: Callable[..., pd.Series]
+    ) -> Entry:
+        return column, lambda place: _measure(read(*_key(place), name), how, unit)
+
+    cells = inputs.cells
+    regular, degenerate = cells.regular, cells.degenerate
+    return grid(
         "table3-statistics",
         "All measures",
-        tuple(columns),
-        tuple(rows),
+        answered,
+        [
+            (Column("Size", numeric=False), lambda place: size_cell(place.size)),
+            names,
+            (Column("n"), count),
+            entry(Column("median", "1 − cos"), _COSINE, "median", "1 − cos", regular),
+            entry(Column("worst", "1 − cos"), _COSINE, "max", "1 − cos", regular),
+            entry(
+                Column("relative L2", "median"),
+                *("accuracy.q.rel_l2", "median", "relative L2 error"),
+                regular,
+            ),
+            entry(Column("L2", "median"), "accuracy.q.l2", "median", "L2 error", regular),
+            *(
+                entry(
+                    Column(label, "forward pass, worst"),
+                    *(name, "max", name.replace("_", " ")),
+                    cells.values,
+                )
+                for name, label in _FORWARD.items()
+            ),
+            (Column("count", "degenerate"), apart),
+            entry(Column("1 − cos", "degenerate"), _COSINE, "median", "1 − cos", degenerate),
+        ],
         caption=(
             "Forward pass: KKT residuals (∞-norm) and objective gap relative to 1 + |optimal "
             "value|, worst over instances; n/a where the method gives no multipliers."
@@ -228,67 +249,36 @@ def _everything(
     )
 
 
-def _row(inputs: Inputs, family: str, size: str, method: MethodName) -> tuple[Cell, ...]:
-    rows, degenerate = regular(inputs, family, size, method.key)
-    every = inputs.cells.measured(family, size, method.key)
-    apart = every[every["reference.degenerate"].fillna(False).astype(bool)]
-    cosine = rows["accuracy.q.one_minus_cos"]
-    return (
-        size_cell(size),
-        method_cell(inputs.cells, method),
-        Cell(str(len(rows)), float(len(rows))),
-        _measure(cosine, "median", "1 − cos"),
-        _measure(cosine, "max", "1 − cos"),
-        _measure(rows["accuracy.q.rel_l2"], "median", "relative L2 error"),
-        _measure(rows["accuracy.q.l2"], "median", "L2 error"),
-        *(_measure(every[name], "max", name.replace("_", " ")) for name in _FORWARD),
-        Cell(str(degenerate), float(degenerate), tone="" if degenerate else "muted"),
-        _measure(apart["accuracy.q.one_minus_cos"], "median", "1 − cos"),
-    )
-
-
 def _measure(values: pd.Series, how: str, unit: str) -> Cell:
-    numbers = pd.to_numeric(values).dropna()
-    numbers = numbers[numbers.abs() != float("inf")]
-    if numbers.empty:
-        return Cell("n/a", tone="muted")
-    value = float(numbers.agg(how))
-    return Cell(tiny(value), value, runs=tuple(float(number) for number in numbers), unit=unit)
+    numbers = values.to_numpy()[np.isfinite(values)]
+    value = float(getattr(np, how)(numbers)) if numbers.size else math.nan
+    return number_cell(value, runs=tuple(numbers.tolist()), unit=unit)
 
 
-def _tidy(
-    inputs: Inputs,
-    families: dict[str, str],
-    methods: dict[str, list[MethodName]],
-    sizes: list[str],
-) -> pd.DataFrame:
-    records: list[dict[str, Any]] = []
-    for family, label in families.items():
-        for size in sizes:
-            for method in methods[family]:
-                outcome = inputs.cells.outcome(family, size, method.key)
-                rows, degenerate = regular(inputs, family, size, method.key)
-                every = inputs.cells.measured(family, size, method.key)
-                record: dict[str, Any] = {
-                    "dataset": label,
-                    "family": family,
-                    "size": size,
-                    "method": method.key,
-                    "label": method.label,
-                    "outcome": outcome.state,
-                    "n": len(rows),
-                    "degenerate": degenerate,
-                }
-                for name in ("one_minus_cos", "rel_l2", "l2"):
-                    values = rows[f"accuracy.q.{name}"]
-                    record |= {f"{name}_median": values.median(), f"{name}_worst": values.max()}
-                record["l2_mean"] = rows["accuracy.q.l2"].mean()
-                record["l2_std"] = rows["accuracy.q.l2"].std()
-                for name in (*_FORWARD, "solution_error"):
-                    record[f"{name}_worst"] = pd.to_numeric(every[name]).max()
-                record["notes"] = "; ".join(outcome.notes)
-                records.append(record)
-    return pd.DataFrame.from_records(records)
+def _record(inputs: Inputs, place: Place) -> dict[str, Any]:
+    outcome = inputs.cells.outcome(*_key(place))
+
+    def regular(name: str) -> pd.Series:
+        return inputs.cells.regular(*_key(place), f"accuracy.q.{name}")
+
+    record: dict[str, Any] = {
+        "dataset": place.section,
+        "family": place.family,
+        "size": place.size,
+        "method": place.method.key,
+        "label": place.method.label,
+        "outcome": outcome.state,
+        "n": len(regular("l2")),
+        "degenerate": inputs.cells.apart(*_key(place)),
+    }
+    for name in ("one_minus_cos", "rel_l2", "l2"):
+        values = regular(name)
+        record |= {f"{name}_median": values.median(), f"{name}_worst": values.max()}
+    record |= {"l2_mean": regular("l2").mean(), "l2_std": regular("l2").std()}
+    for name in (*_FORWARD, "solution_error"):
+        record[f"{name}_worst"] = inputs.cells.values(*_key(place), name).max()
+    record["notes"] = "; ".join(outcome.notes)
+    return record
 
 
 TABLE = TableModule("table3", "Table 3: Accuracy", 30, requests, render)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from bpqp_bench.report.inputs import Inputs, MethodName
-from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
+from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.tables._common import (
+    Entry,
+    Place,
     base_name,
+    exponent_entries,
+    fit_cells,
+    grid,
     method_cell,
     missing_cell,
+    number_cell,
+    places,
     size_cell,
     table_sizes,
 )
-from bpqp_bench.report.tables._times import TimesTable, statistics_panel, tidy_times, times_panel
-from bpqp_bench.report.tables.scaling import fit_cells
-from bpqp_bench.report.text import interval, significant, tiny
-from bpqp_bench.results.cells import PROTOCOLS
+from bpqp_bench.report.tables._times import Times
+from bpqp_bench.report.text import significant, tiny
+from bpqp_bench.results.cells import PASSES, PROTOCOLS, Pass, Protocol
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
+from bpqp_bench.statistics import PowerFit
 
 __all__ = ["FAMILIES", "OTHERS", "TABLE", "dc3_methods"]
 
@@ -71,42 +76,37 @@ def render(inputs: Inputs) -> Table:
     families = {family: label for family, label in named.items() if inputs.expects(family)}
     planned = inputs.profile.sizes if inputs.profile else ()
     rows = dc3_methods(inputs)
-    times = TimesTable(
-        key="table5",
+    times = Times(
+        inputs,
+        key=TABLE.key,
         families=families,
-        methods=dict.fromkeys(families, rows),
+        methods=lambda family: rows,
         sizes=table_sizes(inputs, planned, PROFILES[-1].large_sizes, *families),
-        passes=("forward", "backward", "total"),
+        passes=PASSES,
     )
-    tidy = tidy_times(inputs, times)
-    quality = _quality(inputs, times)
-    panels = [times_panel(inputs, times, protocol) for protocol in PROTOCOLS]
-    panels += [quality, _slopes(inputs, times)]
-    panels += [statistics_panel(inputs, times, family, tidy) for family in families]
-    extra = pd.DataFrame.from_records(
-        [
-            _quality_record(inputs, family, size, method)
-            for family in families
-            for size in times.sizes
-            for method in rows
-        ]
-    )
-    if len(tidy) and len(extra):
+    panels = [times.panel(protocol) for protocol in PROTOCOLS]
+    panels += [_quality(inputs, times), _slopes(inputs, times)]
+    panels += [times.statistics(family) for family in families]
+    tidy = times.tidy
+    if len(tidy):
+        extra = pd.DataFrame.from_records(
+            [
+                {"family": place.family, "size": place.size, "method": place.method.key}
+                | {f"{name}_median": _median(inputs, place, name) for name in _QUALITY}
+                for place in places(families, times.methods, times.sizes)
+            ]
+        )
         tidy = tidy.merge(extra, on=["family", "size", "method"], how="left")
     return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), tidy)
 
 
-_QUALITY = ("build_s", "primal_residual", "objective_gap", "solution_error", "one_minus_cos")
-
-
-def _quality_record(inputs: Inputs, family: str, size: str, method: MethodName) -> dict[str, Any]:
-    rows = inputs.cells.measured(family, size, method.key)
-    record: dict[str, Any] = {"family": family, "size": size, "method": method.key}
-    record["build_s_median"] = _training_s(rows).median()
-    for name in _QUALITY[1:]:
-        column = "accuracy.q.one_minus_cos" if name == "one_minus_cos" else name
-        record[f"{name}_median"] = pd.to_numeric(rows[column]).median()
-    return record
+_QUALITY = {
+    "build_s": "training (s)",
+    "primal_residual": "violation",
+    "objective_gap": "objective gap",
+    "solution_error": "solution error",
+    "one_minus_cos": "1 − cos",
+}
 
 
 def _training_s(rows: pd.DataFrame) -> pd.Series:
@@ -118,35 +118,38 @@ def _training_s(rows: pd.DataFrame) -> pd.Series:
     return pd.to_numeric(said).fillna(built)
 
 
-def _quality(inputs: Inputs, times: TimesTable) -> Panel:
-    columns = [Column("Size", numeric=False), Column("Method", numeric=False)]
-    columns += [Column("training (s)"), Column("violation"), Column("objective gap")]
-    columns += [Column("solution error"), Column("1 − cos")]
-    rows: list[Row] = []
-    for family, label in times.families.items():
-        for size in times.sizes:
-            for method in times.methods[family]:
-                outcome = inputs.cells.outcome(family, size, method.key)
-                head = (size_cell(size), method_cell(inputs.cells, method))
-                if outcome.state != "measured":
-                    empty = (missing_cell(outcome), *([Cell("")] * 4))
-                    rows.append(Row((*head, *empty), section=label))
-                    continue
-                record = _quality_record(inputs, family, size, method)
-                build = record.pop("build_s_median")
-                cells = [Cell("n/a" if pd.isna(build) else significant(build), build)]
-                for name in _QUALITY[1:]:
-                    value = record[f"{name}_median"]
-                    shown = (
-                        Cell("n/a", tone="muted") if pd.isna(value) else Cell(tiny(value), value)
-                    )
-                    cells.append(shown)
-                rows.append(Row((*head, *cells), section=label))
-    return Panel(
+def _median(inputs: Inputs, place: Place, name: str) -> float:
+    if name == "build_s":
+        rows = inputs.cells.measured(place.family, place.size, place.method.key)
+        return float(_training_s(rows).median())
+    column = "accuracy.q.one_minus_cos" if name == "one_minus_cos" else name
+    found = inputs.cells.values(place.family, place.size, place.method.key, column)
+    return float(found.median())
+
+
+def _quality(inputs: Inputs, times: Times) -> Panel:
+    def entry(name: str, label: str) -> Entry:
+        def cell(place: Place) -> Cell:
+            outcome = inputs.cells.outcome(place.family, place.size, place.method.key)
+            if outcome.state != "measured":
+                return missing_cell(outcome) if name == "build_s" else Cell("")
+            show = significant if name == "build_s" else tiny
+            return number_cell(_median(inputs, place, name), show)
+
+        return Column(label), cell
+
+    return grid(
         "table5-quality",
         "Quality of the solutions, and what the training cost",
-        tuple(columns),
-        tuple(rows),
+        places(times.families, times.methods, times.sizes),
+        [
+            (Column("Size", numeric=False), lambda place: size_cell(place.size)),
+            (
+                Column("Method", numeric=False),
+                lambda place: method_cell(inputs.cells, place.method),
+            ),
+            *(entry(name, label) for name, label in _QUALITY.items()),
+        ],
         caption=(
             "Medians over instances: largest violation of a constraint, objective gap relative to "
             "1 + |optimal value|, error of the solution relative to ‖z*‖, and distance of the "
@@ -156,30 +159,19 @@ def _quality(inputs: Inputs, times: TimesTable) -> Panel:
     )
 
 
-def _slopes(inputs: Inputs, times: TimesTable) -> Panel:
-    columns = [Column("Method", numeric=False)]
-    columns += [
-        Column(which, f"Protocol: {protocol}") for protocol in PROTOCOLS for which in times.passes
-    ]
-    rows: list[Row] = []
-    for family, label in times.families.items():
-        for method in times.methods[family]:
-            cells = [method_cell(inputs.cells, method)]
-            for protocol in PROTOCOLS:
-                for which in times.passes:
-                    fit = fit_cells(inputs.cells, family, method.key, which, protocol)
-                    if fit is None:
-                        cells.append(Cell("n/a", tone="missing"))
-                        continue
-                    text = f"{significant(fit.exponent)} {interval(fit.low, fit.high)}".strip()
-                    notes = () if fit.trusted else ("two sizes only: no evidence of any law",)
-                    cells.append(Cell(text, fit.exponent, notes=notes))
-            rows.append(Row(tuple(cells), section=label))
-    return Panel(
+def _slopes(inputs: Inputs, times: Times) -> Panel:
+    def fit(place: Place, which: Pass, protocol: Protocol) -> PowerFit | None:
+        return fit_cells(inputs.cells, place.family, place.method.key, which, protocol)
+
+    names: Entry = (
+        Column("Method", numeric=False),
+        lambda place: method_cell(inputs.cells, place.method),
+    )
+    return grid(
         "table5-slopes",
         "Exponent of time over n",
-        tuple(columns),
-        tuple(rows),
+        places(times.families, times.methods),
+        [names, *exponent_entries(fit, times.passes, local=False)],
         caption="Linear growth is an exponent of 1; see the scaling table for how it is fitted.",
     )
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
 from bpqp_bench.report.published import SOURCE, Published, published_time
-from bpqp_bench.report.tables._common import SETTINGS, published_text, table_sizes
-from bpqp_bench.report.tables._times import (
-    TimesTable,
-    statistics_panel,
-    tidy_times,
-    times_panel,
-)
+from bpqp_bench.report.tables._common import SETTINGS, Place, published_text, table_sizes
+from bpqp_bench.report.tables._times import Times
 from bpqp_bench.results.cells import PROTOCOLS
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
@@ -63,24 +58,23 @@ def table_methods(inputs: Inputs, family: str) -> list[MethodName]:
 
 def render(inputs: Inputs) -> Table:
     """Render the two protocols in the paper's layout, then every statistic of every cell."""
-    large = PROFILES[-1].large_sizes
     planned = inputs.profile.sizes if inputs.profile else ()
-    times = TimesTable(
-        key="table1",
+    times = Times(
+        inputs,
+        key=TABLE.key,
         families=FAMILIES,
-        methods={family: table_methods(inputs, family) for family in FAMILIES},
-        sizes=table_sizes(inputs, planned, large, *FAMILIES),
+        methods=lambda family: table_methods(inputs, family),
+        sizes=table_sizes(inputs, planned, PROFILES[-1].large_sizes, *FAMILIES),
         published=_published,
-        below=lambda *cell: published_text(_published(*cell), "ms"),
+        below=lambda place: published_text(_published(place), "ms"),
     )
-    tidy = tidy_times(inputs, times)
-    panels = [times_panel(inputs, times, protocol) for protocol in PROTOCOLS]
-    panels += [statistics_panel(inputs, times, family, tidy) for family in FAMILIES]
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), tidy)
+    panels = [times.panel(protocol) for protocol in PROTOCOLS]
+    panels += [times.statistics(family) for family in FAMILIES]
+    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), times.tidy)
 
 
-def _published(method: MethodName, family: str, which: str, size: str) -> Published | None:
-    return published_time(method.name, family, which, size)
+def _published(place: Place) -> Published | None:
+    return published_time(place.method.name, place.family, place.which, place.size)
 
 
 TABLE = TableModule("table1", "Table 1: Efficiency", 10, requests, render)

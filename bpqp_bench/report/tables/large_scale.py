@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from bpqp_bench.report.inputs import Inputs, MethodName
+from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Table, TableModule
-from bpqp_bench.report.tables._common import SETTINGS
-from bpqp_bench.report.tables._times import (
-    TimesTable,
-    peak_memory,
-    statistics_panel,
-    tidy_times,
-    times_panel,
-)
+from bpqp_bench.report.tables._common import SETTINGS, Place
+from bpqp_bench.report.tables._times import Times, peak_memory
 from bpqp_bench.report.text import memory
 from bpqp_bench.results.cells import PROTOCOLS, sort_sizes
 from bpqp_bench.runner.plan import Request
@@ -55,35 +49,26 @@ def large_sizes(inputs: Inputs) -> list[str]:
 def render(inputs: Inputs) -> Table:
     """Render both protocols with peak memory, then all statistics."""
 
-    def below(method: MethodName, family: str, which: str, size: str) -> str:
-        peak = peak_memory(inputs, family, size, method) if which == "total" else None
+    def below(place: Place) -> str:
+        peak = peak_memory(inputs, place) if place.which == "total" else None
         return "" if peak is None else memory(peak)
 
     sizes = large_sizes(inputs)
-    asked = inputs.names.methods(METHODS)
-    measured = {
-        method
-        for size in sizes
-        for method in inputs.cells.methods(FAMILY)
-        if inputs.cells.outcome(FAMILY, size, method).state != "missing"
-    }
-    rows = [
-        method
-        for method in inputs.rows(METHODS, FAMILY)
-        if method.key in measured | {name.key for name in asked}
-    ]
-    times = TimesTable(
-        key="table2",
+    shown = {name.key for name in inputs.names.methods(METHODS)}
+    for size in sizes:
+        shown |= set(inputs.cells.methods_at(size))
+    rows = [method for method in inputs.rows(METHODS, FAMILY) if method.key in shown]
+    times = Times(
+        inputs,
+        key=TABLE.key,
         families={FAMILY: "QP"},
-        methods={FAMILY: rows},
+        methods=lambda family: rows,
         sizes=sizes,
         unit="s",
         below=below,
     )
-    tidy = tidy_times(inputs, times)
-    panels = [times_panel(inputs, times, protocol) for protocol in PROTOCOLS]
-    panels.append(statistics_panel(inputs, times, FAMILY, tidy))
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), tidy)
+    panels = [*(times.panel(protocol) for protocol in PROTOCOLS), times.statistics(FAMILY)]
+    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), times.tidy)
 
 
 TABLE = TableModule("table2", "Table 2: Large scale", 20, requests, render)

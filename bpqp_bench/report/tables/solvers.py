@@ -10,8 +10,8 @@ import pandas as pd
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
 from bpqp_bench.report.tables._common import is_short, missing_cell
-from bpqp_bench.report.tables.accuracy import regular
 from bpqp_bench.report.text import significant, tiny
+from bpqp_bench.results.cells import PASSES
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
@@ -70,56 +70,57 @@ def render(inputs: Inputs) -> Table:
     for (family, label), size in itertools.product(FAMILIES.items(), sizes):
         if not inputs.expects(family, sizes=(size,), methods=keys):
             continue
-        rows: list[Row] = []
-        for one in forward:
-            cells = [Cell(one, one)]
-            for two in backward:
-                if (one, two) not in pairs:
-                    cells.append(Cell("", tone="muted"))
-                    continue
-                cell, record = _pair_cell(inputs, family, size, (one, two))
-                cells.append(cell)
-                records.append({"dataset": label} | record)
-            rows.append(Row(tuple(cells)))
+        found = {names: _pair_cell(inputs, family, size, names) for names in pairs}
+        rows = tuple(
+            Row((Cell(one, one), *(found.get((one, two), _NO_PAIR)[0] for two in backward)))
+            for one in forward
+        )
+        records += [
+            {"dataset": label} | found[names][1]
+            for names in itertools.product(forward, backward)
+            if names in found
+        ]
         columns = (
             Column("forward", numeric=False),
             *(Column(name, "backward") for name in backward),
         )
-        panels.append(Panel(f"solvers-{family}-{size}", f"{label}, {size}", columns, tuple(rows)))
+        panels.append(Panel(f"solvers-{family}-{size}", f"{label}, {size}", columns, rows))
     return Table(
         TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
     )
 
 
+_NO_PAIR: tuple[Cell, dict[str, Any]] = (Cell("", tone="muted"), {})
+
+
 def _pair_cell(
     inputs: Inputs, family: str, size: str, names: tuple[str, str]
 ) -> tuple[Cell, dict[str, Any]]:
-    method = inputs.names.method(pair(*names))
-    outcome = inputs.cells.outcome(family, size, method.key)
+    key = (family, size, inputs.names.method(pair(*names)).key)
+    outcome = inputs.cells.outcome(*key)
     record: dict[str, Any] = {
         "family": family,
         "size": size,
         "forward": names[0],
         "backward": names[1],
-        "method": method.key,
+        "method": key[2],
         "outcome": outcome.state,
         "n": outcome.n,
         "notes": "; ".join(outcome.notes),
     }
     if outcome.state != "measured":
         return missing_cell(outcome), record
-    times = inputs.cells.times(family, size, method.key, "total", "call") * 1e3
-    for which in ("forward", "backward", "total"):
-        found = inputs.cells.values(family, size, method.key, f"time.{which}.call")
-        record[f"{which}_median_s"] = found.median()
-    cosine = regular(inputs, family, size, method.key)[0]["accuracy.q.one_minus_cos"]
+    for which in PASSES:
+        record[f"{which}_median_s"] = inputs.cells.times(*key, which, "call").median()
+    times = inputs.cells.times(*key, "total", "call") * 1e3
+    cosine = inputs.cells.regular(*key, "accuracy.q.one_minus_cos")
     record |= {"one_minus_cos_median": cosine.median(), "one_minus_cos_worst": cosine.max()}
     cell = Cell(
         significant(float(times.median())),
         float(times.median()),
-        below=tiny(float(cosine.median())) if len(cosine) else "n/a",
+        below=tiny(float(cosine.median())),
         notes=outcome.notes,
-        runs=tuple(float(value) for value in times),
+        runs=tuple(times.tolist()),
         unit="ms",
     )
     return cell, record

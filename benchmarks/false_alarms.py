@@ -18,7 +18,7 @@ from pathlib import Path
 from bpqp_bench.tracking.regression import RegressionConfig, alarms, check_regression
 
 sys.path.insert(0, str(Path(__file__).parent))
-from plant import KINDS, plant
+from plant import KINDS, plant  # type: ignore[import-not-found]
 
 _PARTS = ("bpqp_bench", "problems", "methods")
 

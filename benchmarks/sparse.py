@@ -95,6 +95,7 @@ def draw(pattern: str, n: int = N, seed: int = 0) -> Planted:
         instance = family.draw(Size(n, n // 10), seed)
         at = instance.planted
         assert at is not None
+        assert at.z is not None
         assert at.nu is not None
         assert at.lam is not None
         P, A, G = (sp.csr_matrix(getattr(instance, name)) for name in ("P", "A", "G"))
@@ -110,7 +111,7 @@ def draw(pattern: str, n: int = N, seed: int = 0) -> Planted:
     else:
         others = rng.integers(0, n, (len(first), 2))
     columns = np.column_stack([first, others])
-    values = rng.uniform(-1.0, 1.0, columns.shape)
+    values = np.asarray(rng.uniform(-1.0, 1.0, columns.shape))
     values[:, 0] += 3.0
     places = (np.repeat(np.arange(len(first)), 3), columns.ravel())
     rows = sp.csr_matrix((values.ravel(), places), shape=(len(first), n))
@@ -152,7 +153,9 @@ class Prepared:
                 with warnings.catch_warnings():  # torch says once that CSR is in beta
                     warnings.simplefilter("ignore", UserWarning)
                     self.arguments[name] = torch.sparse_csr_tensor(
-                        *map(torch.from_numpy, (value.indptr, value.indices, value.data)),
+                        torch.from_numpy(value.indptr),
+                        torch.from_numpy(value.indices),
+                        torch.from_numpy(value.data),
                         value.shape,
                     ).requires_grad_()
         self.v = torch.from_numpy(self.qp.v)
@@ -329,23 +332,23 @@ class Sparse:
     setup_cache.timeout = 1800  # type: ignore[attr-defined]
 
     def track_forward(self, found: dict[str, dict[str, Any]], case: str) -> float:
-        return found[case].get("forward_s", float("nan"))
+        return float(found[case].get("forward_s", "nan"))
 
     track_forward.unit = "seconds"  # type: ignore[attr-defined]
 
     def track_backward(self, found: dict[str, dict[str, Any]], case: str) -> float:
-        return found[case].get("backward_s", float("nan"))
+        return float(found[case].get("backward_s", "nan"))
 
     track_backward.unit = "seconds"  # type: ignore[attr-defined]
 
     def track_growth(self, found: dict[str, dict[str, Any]], case: str) -> float:
         figures = found[case]
-        return figures.get("peak", float("nan")) - figures.get("before", 0)
+        return float(figures.get("peak", "nan")) - float(figures.get("before", 0))
 
     track_growth.unit = "bytes"  # type: ignore[attr-defined]
 
     def track_residual(self, found: dict[str, dict[str, Any]], case: str) -> float:
-        return max(found[case].get(key, float("nan")) for key in ("kkt", "gradient"))
+        return max(float(found[case].get(key, "nan")) for key in ("kkt", "gradient"))
 
     track_residual.unit = "residual"  # type: ignore[attr-defined]
 

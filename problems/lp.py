@@ -64,7 +64,9 @@ def generate(size: Size, rng: np.random.Generator, eps: float) -> Instance:
 
 def redraw_q(instance: Instance, rng: np.random.Generator) -> np.ndarray:
     """Draw θ = −Gᵀ max(−s, 0) with new s ~ N(0, 1): dual feasible again, hence bounded."""
-    return -np.einsum("ij,i->j", instance.G, np.maximum(-rng.standard_normal(instance.nineq), 0.0))
+    lam = np.maximum(-rng.standard_normal(instance.nineq), 0.0)
+    q: np.ndarray = -np.einsum("ij,i->j", instance.G, lam)
+    return q
 
 
 FAMILY = Family(

@@ -65,7 +65,7 @@ def generate(
     # Rounded: the last bits of LAPACK's results depend on the machine and its threads.
     QT = np.round(scipy.linalg.solve_discrete_are(A, B, Q, R), 8)
     QT = 0.5 * (QT + QT.T)
-    K = np.round(np.linalg.solve(R + B.T @ QT @ B, B.T @ QT @ A), 8)
+    K: Array = np.round(np.linalg.solve(R + B.T @ QT @ B, B.T @ QT @ A), 8).astype(float)
     start = rng.uniform(-1.0, 1.0, plant.x_most.size) * plant.x_most
     states, inputs = _regulated(plant, A, B, K, start, horizon)
     while (np.abs(states) > plant.x_most).any():

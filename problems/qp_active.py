@@ -111,11 +111,13 @@ def _check(active_share: float, margin: float, condition: float, density: float)
 
 
 def _signs(rng: np.random.Generator, n: int) -> Array:
-    return rng.choice(np.array([-1.0, 1.0]), size=n)
+    signs: Array = rng.choice(np.array([-1.0, 1.0]), size=n)
+    return signs
 
 
 def _cosine(M: Array, axis: int) -> Array:
-    return scipy.fft.dct(M, axis=axis, norm="ortho", overwrite_x=True)
+    transformed: Array = scipy.fft.dct(M, axis=axis, norm="ortho", overwrite_x=True)
+    return transformed
 
 
 def _dense_positive(eigenvalues: Array, rng: np.random.Generator) -> Array:

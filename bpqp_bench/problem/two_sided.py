@@ -13,7 +13,7 @@ __all__ = ["DENSE_UP_TO", "nearby_q", "one_sided"]
 
 # Problems of other people are stored dense up to so many variables, sparse beyond.
 DENSE_UP_TO = 700
-_INFINITE = 1e20  # bounds of this size mean "none" in the field's files
+_INFINITE = 1e19  # 1e20 means "none" in the field's files, and some have it with rounding
 _NEAR = 1e-3
 
 
@@ -35,7 +35,7 @@ def one_sided(
     Parameters
     ----------
     rows, lower, upper
-        Shapes (m, n), (m,), (m,); magnitudes from 1e20 on mean that there is no bound.
+        Shapes (m, n), (m,), (m,); magnitudes from 1e19 on mean that there is no bound.
     least, most
         Bounds of the variables, shape (n,); None for none.
     dense

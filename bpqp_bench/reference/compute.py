@@ -15,6 +15,7 @@ from bpqp_bench.reference.gradients import Triple, assemble_gradients
 from bpqp_bench.reference.point import Point
 from bpqp_bench.reference.qp_active_set import solve_quadratic
 from bpqp_bench.reference.qp_interior_point import Quadratic
+from bpqp_bench.reference.qp_sparse import solve_sparse
 from bpqp_bench.reference.socp_active_set import solve_conic
 from bpqp_bench.reference.socp_interior_point import group_cones
 from bpqp_bench.reference.solution import Certificate, NoReferenceError, ReferenceSolution
@@ -22,6 +23,8 @@ from bpqp_bench.reference.solution import Certificate, NoReferenceError, Referen
 __all__ = ["compute_reference"]
 
 _MAX_DIMENSION = 12_000  # n + neq + nineq: the dense KKT matrix then takes 1.2 GB, twice
+_DENSE_AT_LEAST_TRIED = 3_000  # n + neq + nineq up to which sparse data get a dense second try
+_WORTH_SPARSE = 10_000  # entries of P, A and G below which zeros save nothing
 
 
 def compute_reference(
@@ -29,8 +32,9 @@ def compute_reference(
 ) -> ReferenceSolution:
     """Compute the reference solution and gradients of L with v = ∂L/∂z*.
 
-    Sparse data are converted to dense, up to n + neq + nineq = 12000. P is replaced by its
-    symmetric part, which is all that the objective sees.
+    A QP or LP whose data are mostly zeros is solved in sparse algebra; other data are dense, up to
+    n + neq + nineq = 12000. P is replaced by its symmetric part, which is all that the objective
+    sees.
 
     Parameters
     ----------
@@ -56,21 +60,41 @@ def compute_reference(
         return _differentiate(
             instance, solve_conic(as_quadratic(instance), group_cones(instance.cones)), v, wrt
         )
-    return _differentiate(instance, solve_quadratic(as_quadratic(instance)), v, wrt)
+    return _differentiate(instance, _solve(instance), v, wrt)
+
+
+def _solve(instance: Instance) -> Point:
+    """Solve a QP or LP; dense data in dense algebra first, data with many zeros in sparse."""
+    _check_symmetry(instance)
+    dense_fits = instance.n + instance.neq + instance.nineq <= _DENSE_AT_LEAST_TRIED
+    if not _many_zeros(instance):
+        try:
+            return solve_quadratic(as_quadratic(instance))
+        except NoReferenceError as error:
+            if error.cause != "not-converged":
+                raise
+            return solve_sparse(instance)
+    try:
+        return solve_sparse(instance)
+    except NoReferenceError as error:
+        if error.cause != "not-converged" or not dense_fits:
+            raise
+        # It also proves that a problem is infeasible or unbounded.
+        return solve_quadratic(as_quadratic(instance))
+
+
+def _many_zeros(instance: Instance) -> bool:
+    parts = (instance.P, instance.A, instance.G)
+    stored = sum(M.count_nonzero() if sp.issparse(M) else np.count_nonzero(M) for M in parts)
+    size = sum(M.shape[0] * M.shape[1] for M in parts)
+    return bool(size > _WORTH_SPARSE and stored < 0.2 * size)
 
 
 def as_quadratic(instance: Instance) -> Quadratic:
     """Return dense data with symmetric P."""
+    _check_symmetry(instance)
     P = _dense(instance.P)
-    if not np.array_equal(P, P.T):
-        gap = float(np.abs(P - P.T).max())
-        if gap > 1e-10 * float(np.abs(P).max()):
-            raise NoReferenceError(
-                f"P of {instance.name} is not symmetric (largest difference {gap:.1e}); pass "
-                "its symmetric part",
-                "input",
-            )
-        P = 0.5 * (P + P.T)
+    P = P if np.array_equal(P, P.T) else 0.5 * (P + P.T)
     return Quadratic(
         P=P,
         q=instance.q,
@@ -80,6 +104,17 @@ def as_quadratic(instance: Instance) -> Quadratic:
         h=instance.h,
         name=instance.name,
     )
+
+
+def _check_symmetry(instance: Instance) -> None:
+    P = instance.P
+    gap = float(abs(P - P.T).max())
+    if gap > 1e-10 * float(abs(P).max()):
+        raise NoReferenceError(
+            f"P of {instance.name} is not symmetric (largest difference {gap:.1e}); pass "
+            "its symmetric part",
+            "input",
+        )
 
 
 def _differentiate(
@@ -98,6 +133,8 @@ def _differentiate(
         adjoint_lam.hi[point.active] = x.hi[n + neq : n + rows]
         adjoint_lam.lo[point.active] = x.lo[n + neq : n + rows]
         adjoint = Triple(x[:n], x[n : n + neq], adjoint_lam)
+        if refined.error > 1e-9 >= point.error:
+            reasons.append(f"gradient not refined (last correction {refined.error:.0e})")
         residual = refined.residual / max(float(np.abs(v).max(initial=0.0)), 1e-300)
         error = max(error, refined.error)
         if not point.dual_null:
@@ -203,7 +240,7 @@ def _check(instance: Instance, v: Array, wrt: Sequence[str]) -> None:
             "input",
         )
     dimension = instance.n + instance.neq + instance.nineq
-    if dimension > _MAX_DIMENSION:
+    if dimension > _MAX_DIMENSION and (instance.cones or not _many_zeros(instance)):
         raise NoReferenceError(
             f"{instance.name} is too large for the dense reference: n + neq + nineq = "
             f"{dimension} > {_MAX_DIMENSION}; use a smaller size",

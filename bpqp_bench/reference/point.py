@@ -17,6 +17,8 @@ Mask = NDArray[np.bool_]
 
 # A margin below this is not told from zero: the data's own rounding moves it that far.
 DEGENERATE_MARGIN = 1e-14
+_EXACT = 1e-15  # fault below which the KKT conditions hold as well as float64 data can say
+_REFINED = 1e-9  # last correction above which refinement has not converged
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,8 @@ class Point:
 
     ``system`` is the K of the gradient, None where the solution sits at the tip of a cone and K
     does not exist; ``primal_null`` and ``dual_null`` are the dimensions in which z and the
-    multipliers are not unique; the other fields are those of `Certificate`.
+    multipliers are not unique; ``fault`` is the largest relative violation of a KKT condition where
+    it is not zero to double-double accuracy; the other fields are those of `Certificate`.
     """
 
     z: DD
@@ -43,6 +46,7 @@ class Point:
     primal_null: int
     dual_null: int
     method: str
+    fault: float = 0.0
 
     def reasons(self) -> list[str]:
         """Return why the gradient does not exist or is not unique; empty if it is."""
@@ -55,6 +59,14 @@ class Point:
             reasons.append(
                 f"active constraint rows linearly dependent ({self.dual_null} too many), "
                 "multipliers not unique"
+            )
+        if self.fault > _EXACT:
+            reasons.append(
+                f"the optimality conditions hold to {self.fault:.0e} of their terms only"
+            )
+        if self.error > _REFINED:
+            reasons.append(
+                f"system of the active rows too ill-conditioned (last correction {self.error:.0e})"
             )
         if self.margin < DEGENERATE_MARGIN:
             reasons.append(f"weakly active constraint (margin {self.margin:.1e})")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -191,5 +193,8 @@ def test_bad_requests():
         G=sp.csc_matrix((0, n)),
         h=np.zeros(0),
     )
+    assert np.abs(compute_reference(large, np.ones(n)).z + 1.0).max() <= 1e-15  # sparse: fits
+    cone = SecondOrderCone(sp.csc_matrix(sp.identity(n)), np.zeros(n), np.zeros(n), 1.0)
+    large = replace(large, cones=(cone,), problem_class="socp", sha256="")
     with pytest.raises(NoReferenceError, match="too large"):
         compute_reference(large, np.ones(n))

@@ -320,7 +320,7 @@ ENDATA
 
 def maros_meszaros():
     """Folder of the collection: named by the environment, or beside the checkout."""
-    candidates = (os.environ.get(DATA_VARIABLE), Path(__file__).parents[2] / "shared" / "data")
+    candidates = (os.environ.get(DATA_VARIABLE), Path(__file__).parents[3] / "shared" / "data")
     for folder in filter(None, candidates):
         if (Path(folder) / "maros_meszaros").is_dir():
             return Path(folder)

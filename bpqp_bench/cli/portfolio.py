@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +11,9 @@ from bpqp_bench.cli.options import new_run_path, plugin_folders
 
 if TYPE_CHECKING:
     from bpqp_bench.plugins.registry import Registry
-    from bpqp_bench.runner.countdown import Shown
     from bpqp_bench.tasks.portfolio.config import Data
 
-__all__ = ["portfolio", "portfolio_line", "show_progress"]
+__all__ = ["portfolio"]
 
 
 @click.command("portfolio")
@@ -79,8 +75,8 @@ def portfolio(
     """
     from dataclasses import fields, replace
 
+    from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.plugins.registry import Registry
-    from bpqp_bench.runner.countdown import Countdown, load_expected_parts
     from bpqp_bench.tasks.portfolio.config import PortfolioConfig
     from bpqp_bench.tasks.portfolio.experiment import run_portfolio
     from bpqp_bench.tasks.portfolio.train import LearningSettings
@@ -98,9 +94,8 @@ def portfolio(
         config = replace(config, methods=methods)
     registry = Registry(methods_dirs, problems_dirs)
     target = out or new_run_path()
-    with show_progress() as shown:
-        countdown = Countdown(load_expected_parts(), shown)
-        results = run_portfolio(config, target, countdown, registry)
+    with show_time_left() as time_left:
+        results = run_portfolio(config, target, time_left, registry)
     for path in render_portfolio(target, registry):
         if path.suffix == ".md":
             click.echo(path.read_text(encoding="utf-8"))
@@ -132,43 +127,3 @@ def render_portfolio(run: Path, registry: Registry) -> list[Path]:
     with matplotlib.rc_context(RC):
         drawings = FIGURE.draw(inputs)
     return written + save_drawings(drawings, out)
-
-
-def portfolio_line(shown: Shown) -> str:
-    """Return one line of progress."""
-    from bpqp_bench.cli.progress import duration
-
-    epochs = f" {shown.done}/{shown.total} epochs," if shown.total else ""
-    times = f"{duration(shown.elapsed_s)} elapsed, {duration(shown.left_s)} left"
-    return f"portfolio,{epochs} {times}: {shown.what}"
-
-
-@contextmanager
-def show_progress() -> Iterator[Callable[[Shown], None]]:
-    """Give a function that shows progress: a bar on a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda shown: click.echo(portfolio_line(shown), err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    from bpqp_bench.cli.progress import duration
-
-    bar = Progress(
-        BarColumn(),
-        TextColumn("{task.description}", markup=False),
-        TextColumn("{task.fields[left]}"),
-        console=Console(stderr=True),
-    )
-    task = bar.add_task("portfolio", total=None, left="")
-
-    def draw(shown: Shown) -> None:
-        bar.start()  # not before there is something to show: another bar may come first
-        left = f"{duration(shown.left_s)} left"
-        total = shown.total or None
-        bar.update(task, completed=shown.done, total=total, description=shown.what, left=left)
-
-    try:
-        yield draw
-    finally:
-        bar.stop()

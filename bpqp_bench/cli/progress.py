@@ -1,115 +1,77 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere, or nothing."""
+"""The display of all that takes long: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from bpqp_bench.runner.progress import State
+from bpqp_bench.runner.time_left import TimeLeft
 
-__all__ = ["BarProgress", "LineProgress", "choose_progress"]
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+__all__ = ["duration", "progress_line", "show_time_left"]
+
+_LINE_EVERY_S = 5.0
 
 
-class LineProgress:
-    """Plain lines, at most one every few seconds.
+@contextmanager
+def show_time_left(console: Console | None = None) -> Iterator[TimeLeft]:
+    """Give an account of the time left that is shown on ``console``, by default standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    Parameters
-    ----------
-    stream
-        Where they go; standard error by default.
-    every_s
-        Least time between two lines.
-    """
+    console = console or Console(stderr=True)
+    bar = Progress(
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        # A thread that redraws would wake up during a measured call.
+        auto_refresh=False,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        yield TimeLeft(_Display(console, bar, bar.add_task("", total=None)))
 
-    def __init__(self, stream: TextIO | None = None, every_s: float = 5.0) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._every_s = every_s
+
+class _Display:
+    def __init__(self, console: Console, bar: Progress, task: TaskID) -> None:
+        self._console, self._bar, self._task = console, bar, task
         self._last = float("-inf")
 
     def update(self, state: State) -> None:
-        """Print the state if the last line is old enough."""
-        now = time.monotonic()
-        if now - self._last < self._every_s:
-            return
-        self._last = now
-        left = "" if state.eta_s is None else f", {duration(state.eta_s)} left"
-        share = state.done / state.total if state.total else 1.0
-        self.note(
-            f"{state.done}/{state.total} calls ({share:.0%}), "
-            f"{duration(state.elapsed_s)} elapsed{left}: {state.current}"
-        )
+        line = progress_line(state)
+        if self._console.is_terminal:
+            whole = state.elapsed_s + state.left_s
+            self._bar.update(self._task, description=line, completed=state.elapsed_s, total=whole)
+            self._bar.refresh()
+        elif time.monotonic() - self._last >= _LINE_EVERY_S:
+            self._last = time.monotonic()
+            self.note(line)
 
     def note(self, text: str) -> None:
-        """Print a line."""
-        print(text, file=self._stream, flush=True)
-
-    def __enter__(self) -> LineProgress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class BarProgress:
-    """A bar with the time that remains and the current cell, for terminals."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
-
-        self._bar: Any = Bar(
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[elapsed_text]} + {task.fields[left]}"),
-            TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
-            # A thread that redraws would wake up during a measured call.
-            auto_refresh=False,
-        )
-        self._task = self._bar.add_task("", total=None, elapsed_text="0 s", left="?")
-        self._last = float("-inf")
-
-    def update(self, state: State) -> None:
-        """Draw, at most five times a second."""
-        now = time.monotonic()
-        if now - self._last < 0.2 and state.done < state.total:
-            return
-        self._last = now
-        self._bar.update(
-            self._task,
-            completed=state.done,
-            total=state.total,
-            description=state.current,
-            elapsed_text=duration(state.elapsed_s),
-            left="?" if state.eta_s is None else duration(state.eta_s),
-        )
-        self._bar.refresh()
-
-    def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
-
-    def __enter__(self) -> BarProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-
-def choose_progress() -> BarProgress | LineProgress:
-    """Return a bar if standard error is a terminal, else lines."""
-    return BarProgress() if sys.stderr.isatty() else LineProgress()
+def progress_line(state: State) -> str:
+    """Print a state as one line, the time left first: a narrow terminal cuts off the end."""
+    return (
+        f"{duration(state.left_s)} left, {duration(state.elapsed_s)} elapsed, "
+        f"{state.done}/{state.total}: {state.current}"
+    )
 
 
 def duration(seconds: float) -> str:
     """Print 75 s as "1:15 min"."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
     if minutes < 60:
         return f"{minutes}:{rest:02d} min"
     return f"{minutes // 60}:{minutes % 60:02d} h"

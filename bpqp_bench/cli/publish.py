@@ -16,18 +16,14 @@ __all__ = ["publish"]
     type=click.Path(path_type=Path, file_okay=False),
     default=".",
     show_default="this folder",
-    help="Checkout whose results/reference, README.md, docs/results.md and expected times are "
-    "written.",
+    help="Checkout whose results/reference, README.md and docs/results.md are written.",
 )
 def publish(run: Path, checkout: Path) -> None:
-    """Make the run directory RUN the reference run that README.md and docs/results.md show.
-
-    Its times also become those that the estimate of the remaining time of a run begins with.
-    """
+    """Make the run directory RUN the reference run that README.md and docs/results.md show."""
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.report.documents import document_sections, replace_section
     from bpqp_bench.report.inputs import load_inputs
-    from bpqp_bench.report.publish import publish_expected, publish_reference
+    from bpqp_bench.report.publish import publish_reference
     from bpqp_bench.report.tables import TABLES, requested_methods
 
     reference = checkout / "results" / "reference"
@@ -38,8 +34,7 @@ def publish(run: Path, checkout: Path) -> None:
     for document, section in zip(documents, sections.values(), strict=True):
         text = replace_section(document.read_text(encoding="utf-8"), section)
         document.write_text(text, encoding="utf-8")
-    expected = publish_expected(reference, checkout / "bpqp_bench")
     size = sum(path.stat().st_size for path in written) / 2**20
     click.echo(f"{len(written)} files, {size:.1f} MiB, in {reference}; updated:")
-    for path in (*documents, *expected):
+    for path in documents:
         click.echo(f"  {path}")

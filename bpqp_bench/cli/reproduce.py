@@ -10,6 +10,8 @@ from bpqp_bench.cli.options import new_run_path, plugin_folders
 
 __all__ = ["reproduce"]
 
+_REPORT_S = 20.0
+
 
 @click.command("reproduce")
 @click.option("--profile", "profile_name", default="standard", show_default=True)
@@ -30,24 +32,15 @@ def reproduce(
     Exit status 1 if something asked for could not be done; a method that times out or fails is a
     result and not a failure.
     """
-    from bpqp_bench.cli.portfolio import show_progress
-    from bpqp_bench.cli.progress import choose_progress
+    from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.report import render_report
     from bpqp_bench.report.tables import all_requests
-    from bpqp_bench.results.run_directory import write_json
-    from bpqp_bench.runner.countdown import (
-        COUNTDOWN,
-        Countdown,
-        Followed,
-        Part,
-        PartKey,
-        load_expected_parts,
-    )
     from bpqp_bench.runner.execute import Options, execute, open_run
     from bpqp_bench.runner.plan import make_plan
     from bpqp_bench.runner.profiles import profile
+    from bpqp_bench.runner.time_left import Work
     from bpqp_bench.tasks.portfolio.experiment import plan_portfolio, reproduce_portfolio
 
     if resume and out is None:
@@ -62,28 +55,22 @@ def reproduce(
         return
     path = out or new_run_path()
     options = Options()
-    report = Part(PartKey("report"))
-    with show_progress() as shown:
-        countdown = Countdown(load_expected_parts(), shown)
+    report = Work(("report",), nominal_s=_REPORT_S)
+    with show_time_left() as time_left:
         with open_run(
             path, plan, registry, resume=resume, options=options, profile=chosen.name
         ) as directory:
             click.echo(f"run {path}")
             click.echo("first the measurements, then the portfolio and the report")
-            plan_portfolio(chosen, path, countdown, registry)
-            countdown.plan([report])
-            progress = Followed(choose_progress(), countdown)
-            folders = (methods_dirs, problems_dirs)
-            summary = execute(plan, directory, folders, progress, options)
+            plan_portfolio(chosen, path, time_left, registry)
+            time_left.plan([report])
+            summary = execute(plan, directory, (methods_dirs, problems_dirs), time_left, options)
         click.echo(summary.describe())
-        problems = [*summary.problems, *reproduce_portfolio(chosen, path, countdown, registry)]
+        problems = [*summary.problems, *reproduce_portfolio(chosen, path, time_left, registry)]
         for problem in problems:
             click.echo(problem, err=True)
-        with countdown.running(report, "report"):
+        with time_left.running(report, "report"):
             written = render_report(path, path / "report", registry)
-    write_json(path / COUNTDOWN, countdown.to_dict())
-    if quality := countdown.describe():
-        click.echo(quality)
     click.echo((path / "report" / "table1.md").read_text(encoding="utf-8"))
     click.echo(f"{len(written)} files; open {written[-1]}")
     if problems or registry.broken:

@@ -64,7 +64,7 @@ def run(
     """
     import json
 
-    from bpqp_bench.cli.progress import choose_progress
+    from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.runner.execute import Options, execute, open_run
@@ -88,12 +88,14 @@ def run(
         click.echo(json.dumps(plan.to_dict(), indent=1) if as_json else plan.describe())
         return
     path = out or new_run_path()
-    with open_run(
-        path, plan, registry, resume=resume, options=options, profile=profile
-    ) as directory:
+    with (
+        open_run(
+            path, plan, registry, resume=resume, options=options, profile=profile
+        ) as directory,
+        show_time_left() as time_left,
+    ):
         click.echo(f"run {path}")
-        folders = (methods_dirs, problems_dirs)
-        summary = execute(plan, directory, folders, choose_progress(), options)
+        summary = execute(plan, directory, (methods_dirs, problems_dirs), time_left, options)
     click.echo(summary.describe())
     if summary.problems:
         raise click.exceptions.Exit(1)

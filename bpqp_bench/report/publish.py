@@ -1,4 +1,4 @@
-"""The committed reference run, and the expected times that are read off it."""
+"""The committed reference run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,8 @@ from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.render import render_inputs
 from bpqp_bench.report.tables import requested_methods
 from bpqp_bench.results.run_directory import MEASUREMENTS
-from bpqp_bench.runner.countdown import COUNTDOWN, EXPECTED_PARTS, expected_parts_csv
-from bpqp_bench.runner.expected import EXPECTED, expected_csv
 
-__all__ = [
-    "compress",
-    "publish_expected",
-    "publish_reference",
-]
+__all__ = ["compress", "publish_reference"]
 
 # The page is rendered from the measurements by `bpqp-bench report`; it would double the size.
 _NOT_KEPT = ("index.html",)
@@ -60,8 +54,6 @@ def publish_reference(run: Path, reference: Path) -> list[Path]:
     reference.mkdir(parents=True)
     for name in ("environment.json", "config.json", "summary.json"):
         shutil.copyfile(run / name, reference / name)
-    if (run / COUNTDOWN).is_file():
-        shutil.copyfile(run / COUNTDOWN, reference / COUNTDOWN)
     compress(run / MEASUREMENTS, reference / f"{MEASUREMENTS}.gz")
     if (run / _KEPT_FOLDER).is_dir():
         for path in sorted((run / _KEPT_FOLDER).rglob("*")):
@@ -82,31 +74,3 @@ def compress(source: Path, target: Path) -> None:
         gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as stream,
     ):
         stream.write(source.read_bytes())
-
-
-def publish_expected(reference: Path, package: Path) -> list[Path]:
-    """Write the times that the next run's estimate of what remains begins with.
-
-    Those of the portfolio experiment stay as they are if the run has none.
-
-    Parameters
-    ----------
-    reference
-        The reference run.
-    package
-        ``bpqp_bench`` of the checkout.
-
-    Raises
-    ------
-    ResultsError
-        If the run cannot be read.
-    """
-    folder = package / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {EXPECTED: expected_csv(reference), EXPECTED_PARTS: expected_parts_csv(reference)}
-    written: list[Path] = []
-    for name, content in contents.items():
-        if content is not None:
-            (folder / name).write_text(content, encoding="utf-8")
-            written.append(folder / name)
-    return written

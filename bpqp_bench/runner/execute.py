@@ -15,8 +15,8 @@ from bpqp_bench.results.measurement import SCHEMA
 from bpqp_bench.results.run_directory import RunDirectory, write_json
 from bpqp_bench.runner.memory_limit import total_memory
 from bpqp_bench.runner.plan import Plan
-from bpqp_bench.runner.progress import Progress, Silent
 from bpqp_bench.runner.schedule import LocalRun, Options
+from bpqp_bench.runner.time_left import TimeLeft
 from bpqp_bench.runner.time_split import RunSummary
 from bpqp_bench.runner.worker_client import Folders
 
@@ -40,7 +40,7 @@ class Executor(Protocol):
     """
 
     def __call__(
-        self, plan: Plan, run_directory: RunDirectory, registry_dirs: Folders, progress: Progress
+        self, plan: Plan, run_directory: RunDirectory, registry_dirs: Folders, time_left: TimeLeft
     ) -> RunSummary:
         """Run what is missing and say what was done."""
         ...
@@ -53,17 +53,17 @@ class LocalExecutor:
     options: Options = field(default_factory=Options)
 
     def __call__(
-        self, plan: Plan, run_directory: RunDirectory, registry_dirs: Folders, progress: Progress
+        self, plan: Plan, run_directory: RunDirectory, registry_dirs: Folders, time_left: TimeLeft
     ) -> RunSummary:
         """Run what is missing and say what was done."""
-        return LocalRun(plan, run_directory, registry_dirs, progress, self.options).run()
+        return LocalRun(plan, run_directory, registry_dirs, time_left, self.options).run()
 
 
 def execute(
     plan: Plan,
     run_directory: RunDirectory,
     registry_dirs: Folders = ((), ()),
-    progress: Progress | None = None,
+    time_left: TimeLeft | None = None,
     options: Options | None = None,
     executor: Executor | None = None,
 ) -> RunSummary:
@@ -78,8 +78,8 @@ def execute(
         that an interrupt or a kill loses at most the call that was running.
     registry_dirs
         The user's folders of methods and of families.
-    progress
-        Where progress is shown; nowhere by default.
+    time_left
+        Keeps account of what is left and shows it; nowhere by default.
     options, executor
         Limits of this machine; another executor.
 
@@ -90,22 +90,22 @@ def execute(
         all is in its ``problems``.
     """
     chosen = executor or LocalExecutor(options or Options())
-    with progress or Silent() as shown:
-        if run_directory.repaired:
-            shown.note(run_directory.repaired)
-        busy, cores = psutil.getloadavg()[0], psutil.cpu_count() or 1
-        if busy > _BUSY * cores:
-            shown.note(
-                f"this machine is busy (load {busy:.1f} on {cores} cores); times will be too long"
-            )
-        try:
-            summary = chosen(plan, run_directory, registry_dirs, shown)
-        except KeyboardInterrupt:
-            shown.note(
-                f"{len(run_directory.measurements)} measurements are kept; "
-                f"go on with --resume --out {run_directory.path}"
-            )
-            raise
+    shown = time_left or TimeLeft()
+    if run_directory.repaired:
+        shown.note(run_directory.repaired)
+    busy, cores = psutil.getloadavg()[0], psutil.cpu_count() or 1
+    if busy > _BUSY * cores:
+        shown.note(
+            f"this machine is busy (load {busy:.1f} on {cores} cores); times will be too long"
+        )
+    try:
+        summary = chosen(plan, run_directory, registry_dirs, shown)
+    except KeyboardInterrupt:
+        shown.note(
+            f"{len(run_directory)} measurements are kept; "
+            f"go on with --resume --out {run_directory.path}"
+        )
+        raise
     write_json(run_directory.path / "summary.json", summary.to_dict())
     return summary
 

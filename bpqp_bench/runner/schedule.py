@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,21 +16,20 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.family import TEMPLATE_SEED
 from bpqp_bench.results.measurement import Measurement, Role, Status
 from bpqp_bench.results.run_directory import RunDirectory
-from bpqp_bench.runner.estimate import Estimator, Rest
-from bpqp_bench.runner.expected import load_expected
 from bpqp_bench.runner.plan import NO_WARMUP_S, Block, Cell, Plan
-from bpqp_bench.runner.progress import Progress, State
 from bpqp_bench.runner.records import Outcome, is_fatal, make_measurement, measurement_key
 from bpqp_bench.runner.replay import keep_inputs
-from bpqp_bench.runner.time_split import RunSummary, Stopwatch, keep_eta
+from bpqp_bench.runner.time_left import Kind, TimeLeft, Work
+from bpqp_bench.runner.time_split import RunSummary, Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
 from bpqp_bench.runner.worker_pool import Crew, Drawn, Group
 
 __all__ = ["LocalRun", "Options"]
 
-_ETA_EVERY_S = 0.5
 # References of larger instances are computed when their turn comes.
 _LARGEST_PREFETCHED = 500
+# Of importing the libraries of a method, and of building for a small problem, about.
+_START_S, _BUILD_S = 4.0, 0.05
 # From here on what a built method holds on to is worth a search for cycles.
 _LARGE = 500
 
@@ -65,7 +64,6 @@ class _Cell:
     cell: Cell
     id: str
     ended: str | None = None
-    prepared: bool = False
     pid: int | None = None
     build_s: float | None = None
     phases_split: bool = True
@@ -76,8 +74,29 @@ class _Cell:
     def group(self) -> Group:
         return (self.cell.worker, self.block.threads, self.block.device)
 
+    @property
+    def build_kind(self) -> Kind:
+        return ("build", self.cell.worker, self.cell.method, self.block.key)
+
+    @property
+    def call_kind(self) -> Kind:
+        return ("call", self.cell.worker, self.cell.method, self.block.key)
+
     def left(self) -> int:
         return 0 if self.ended else len(self.cell.seeds) - len(self.done)
+
+    def work(self) -> tuple[Work, Work]:
+        """Return what is left of it: build with its first call, and counted calls."""
+        cell, left = self.cell, self.left()
+        most_s = 2.0 * cell.call_limit_s
+        call_s = min(nominal_call_s(self.block), most_s)
+        budget_s = float("inf") if cell.cell_budget_s is None else cell.cell_budget_s
+        limit_s = min(left * most_s, budget_s - self.spent_s)
+        build_limit_s = cell.build_limit_s + most_s
+        return (
+            Work(self.build_kind, min(left, 1), min(_BUILD_S + call_s, most_s), build_limit_s),
+            Work(self.call_kind, left, call_s, limit_s),
+        )
 
 
 class LocalRun:
@@ -88,21 +107,16 @@ class LocalRun:
         plan: Plan,
         directory: RunDirectory,
         folders: Folders,
-        progress: Progress,
+        time_left: TimeLeft,
         options: Options,
     ) -> None:
         self._plan = plan
         self._directory = directory
-        self._progress = progress
+        self._time_left = time_left
         self._options = options
         self._registry = Registry(*folders)
         self._memory = options.memory_limit or memory_default()
         self._watch = Stopwatch()
-        self._estimator = Estimator(
-            {name for name, found in self._registry.methods.items()
-             if "jax" in found.plugin.requires},
-            load_expected(),
-        )  # fmt: skip
         self._crew = Crew(
             folders=folders,
             logs=directory.path / "logs",
@@ -121,25 +135,22 @@ class LocalRun:
             for index, block in enumerate(plan.blocks)
             for number, cell in enumerate(block.cells)
         ]
-        self._total = plan.calls
         self._statuses: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._problems: list[str] = []
-        self._eta: float | None = None
-        self._eta_at = float("-inf")
-        self._shown: list[tuple[float, float]] = []
         self._before = len(directory.measurements)
 
     def run(self) -> RunSummary:
         """Run what is missing; workers are gone on return, also by an exception."""
         try:
             self._recall()
+            self._time_left.plan(work for state in self._cells for work in state.work())
             self._start()
             for block in self._plan.blocks:
                 cells = [cell for cell in self._cells if cell.block is block]
                 if any(cell.left() for cell in cells):
                     self._run_block(block, cells)
-            self._show("done", force=True)
+            self._time_left.show("measured", force=True)
         finally:
             self._crew.stop()
         return RunSummary(
@@ -150,7 +161,6 @@ class LocalRun:
             problems=tuple(self._problems),
             split=self._watch.split(),
             notes=tuple(self._crew.notes),
-            eta=tuple(self._shown),
         )
 
     def _recall(self) -> None:
@@ -169,10 +179,6 @@ class LocalRun:
                     state.spent_s += seconds
                 if is_fatal(m.status, m.info.get("stage")):
                     state.ended = m.status
-                if seconds:
-                    self._estimator.call(
-                        block, state.cell, seconds, ended=m.status == Status.TIMEOUT
-                    )
             self._check_budget(state)
 
     def _start(self) -> None:
@@ -181,8 +187,14 @@ class LocalRun:
         for state in self._cells:
             if state.left() and self._missing(state.cell) is None:
                 needed.setdefault(state.group, state.cell.method)
-        self._show("starting workers", force=True)
-        self._crew.start(needed)
+        cores = os.cpu_count() or 1
+        starting = Work(("start",), nominal_s=_START_S * (1.0 + len(needed) / cores))
+        with self._time_left.running(starting, "starting workers"):
+            self._crew.start(needed)
+            self._prefetch()
+            self._crew.wait_until_started()
+
+    def _prefetch(self) -> None:
         for block in self._plan.blocks:
             if block.n > _LARGEST_PREFETCHED:
                 continue
@@ -196,7 +208,6 @@ class LocalRun:
                 if self._crew.all_started():
                     return
                 self._crew.prefetch(block, seed)
-        self._crew.wait_until_started()
 
     def _run_block(self, block: Block, cells: list[_Cell]) -> None:
         template = self._draw(block, TEMPLATE_SEED)
@@ -216,6 +227,7 @@ class LocalRun:
             [(state.group, state.id, state.pid) for state in cells],
             thorough=block.n >= _LARGE,
         )
+        self._time_left.drop(work.kind for state in cells for work in state.work())
 
     def _run_instance(self, block: Block, cells: list[_Cell], seed: int) -> None:
         def due(state: _Cell) -> bool:
@@ -223,14 +235,12 @@ class LocalRun:
 
         if not any(due(state) for state in cells):
             return
-        started = time.perf_counter()
         problem = self._draw(block, seed)
         if problem is None:
             for state in cells:
                 state.done.add(seed)
             return
         self._crew.reference(problem, block.wrt)
-        self._estimator.reference(block, time.perf_counter() - started)
         for order, state in enumerate(_shuffled(cells, block, seed)):
             if not due(state):
                 continue
@@ -243,14 +253,17 @@ class LocalRun:
 
     def _prepare(self, state: _Cell, template: Drawn, warmup: Drawn) -> None:
         """Build, first call and warm-ups of a cell; an ended cell if one of them is fatal."""
-        self._show(f"{state.block.family} {state.block.size}: building {state.cell.method}")
-        state.prepared = True
+        self._time_left.show(
+            f"{state.block.family} {state.block.size}: building {state.cell.method}"
+        )
+        started = time.perf_counter()
         outcome = self._build(state, template)
         if outcome.status != Status.OK:
             self._write(state, template, "first", outcome, 0)
             self._end(state, outcome.status)
             return
         outcome = self._call(state, warmup, "first", 0)
+        self._time_left.spent(state.build_kind, time.perf_counter() - started)
         for repetition in range(state.cell.warmups):
             if state.ended or outcome.seconds > NO_WARMUP_S:
                 return
@@ -303,7 +316,6 @@ class LocalRun:
                 )
             seconds = float(answer.get("build_s", 0.0))
             self._watch.move("builds", seconds)
-        self._estimator.build(block, cell, seconds)
         if answer["failed"] is not None:
             status, cause = answer["failed"]
             return Outcome(Status(status), cause, stage="build", build_s=seconds)
@@ -317,7 +329,7 @@ class LocalRun:
         cell, block = state.cell, state.block
         started = time.perf_counter()
         what = f"seed {problem.seed}" if role == "measured" else role
-        self._show(f"{block.family} {block.size} {what}: {cell.method}")
+        self._time_left.show(f"{block.family} {block.size} {what}: {cell.method}")
         outcome = self._crew.call(
             state.group,
             self._limits(cell),
@@ -331,12 +343,11 @@ class LocalRun:
         if role == "measured":
             state.spent_s += outcome.seconds
         self._write(state, problem, role, outcome, order)
-        aside = time.perf_counter() - started - outcome.seconds
-        ended = is_fatal(outcome.status, outcome.stage)
-        self._estimator.call(
-            block, cell, outcome.seconds, aside if role == "measured" else None, ended
-        )
-        if ended:
+        # A first call compiles and loads, unless it is so long that no other follows.
+        if role != "first" or outcome.seconds > NO_WARMUP_S:
+            seconds = time.perf_counter() - started
+            self._time_left.spent(state.call_kind, seconds, counts=role == "measured")
+        if is_fatal(outcome.status, outcome.stage):
             self._end(state, outcome.status)
         return outcome
 
@@ -388,7 +399,7 @@ class LocalRun:
         text = f"{block.family} {block.size} {what} cannot be drawn: {drawn}"
         if text not in self._problems:
             self._problems.append(text)
-            self._progress.note(text)
+            self._time_left.note(text)
         return None
 
     def _check_budget(self, state: _Cell) -> None:
@@ -400,23 +411,16 @@ class LocalRun:
         if state.left():
             state.ended = reason
             self._ended[reason] += 1
+            self._time_left.drop([state.build_kind, state.call_kind])
 
-    def _show(self, current: str, force: bool = False) -> None:
-        elapsed = self._watch.elapsed()
-        if force or elapsed - self._eta_at > _ETA_EVERY_S:
-            self._eta_at = elapsed
-            self._eta = self._estimator.remaining(self._rest())
-        left = sum(state.left() for state in self._cells)
-        eta = None if self._eta is None else max(self._eta - (elapsed - self._eta_at), 0.0)
-        if eta is not None:
-            keep_eta(self._shown, elapsed, eta)
-        pace = self._estimator.pace()
-        self._progress.update(State(self._total - left, self._total, eta, elapsed, current, pace))
 
-    def _rest(self) -> Iterator[Rest]:
-        for state in self._cells:
-            if left := state.left():
-                yield Rest(state.block, state.cell, state.prepared, left, state.spent_s)
+def nominal_call_s(block: Block) -> float:
+    """Return what a forward and backward pass takes, up to a factor of the method's own.
+
+    The growth with the size was fitted to the reference run, over methods and sizes.
+    """
+    conic = 5.0 if block.problem_class == "socp" else 1.0
+    return conic * (1e-3 + 3e-9 * float(block.dimension**2.5))
 
 
 def _shuffled(cells: list[_Cell], block: Block, seed: int) -> list[_Cell]:

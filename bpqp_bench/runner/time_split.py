@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
-__all__ = [
-    "Part",
-    "RunSummary",
-    "Stopwatch",
-    "TimeSplit",
-    "describe_quality",
-    "eta_quality",
-    "keep_eta",
-]
-
-_KEPT_EVERY = 0.01  # of the run that is expected: so often the estimate is put on record
+__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit"]
 
 Part = Literal["calls", "builds", "references", "start", "draw", "judge", "write", "other"]
 
@@ -128,9 +117,6 @@ class RunSummary:
         cannot be drawn. A method that fails is a result and not listed.
     split
         Where the time went.
-    eta
-        Estimates of the remaining time as they were shown, one about every 1 % of the run: pairs
-        of the seconds elapsed and the seconds estimated to remain.
     """
 
     measurements: int
@@ -140,7 +126,6 @@ class RunSummary:
     problems: tuple[str, ...]
     split: TimeSplit
     notes: tuple[str, ...] = field(default=())
-    eta: tuple[tuple[float, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -155,7 +140,6 @@ class RunSummary:
             "ended": dict(self.ended),
             "problems": list(self.problems),
             "notes": list(self.notes),
-            "eta": [list(pair) for pair in self.eta],
             "seconds": {name: round(getattr(self.split, name), 6) for name in parts},
         }
 
@@ -175,57 +159,4 @@ class RunSummary:
             f"overhead = start-up of workers {s.start:.1f} + drawing {s.draw:.1f} "
             f"+ judging {s.judge:.1f} + writing {s.write:.1f} + rest {s.other:.1f}",
         ]
-        quality = describe_quality(self.eta, s.wall, "the run")
-        if quality is not None:
-            lines.append(quality)
         return "\n".join([*lines, *self.notes, *(f"not done: {text}" for text in self.problems)])
-
-
-def keep_eta(eta: list[tuple[float, float]], elapsed: float, left: float) -> None:
-    """Put an estimate on record, unless the last one on it is of just before."""
-    last = eta[-1][0] if eta else float("-inf")
-    if elapsed - last >= _KEPT_EVERY * (elapsed + left):
-        eta.append((round(elapsed, 3), round(left, 3)))
-
-
-def describe_quality(eta: Sequence[tuple[float, float]], wall: float, of: str) -> str | None:
-    """Put `eta_quality` into a sentence; ``of`` says what took ``wall`` seconds."""
-    quality = eta_quality(eta, wall)
-    if quality is None:
-        return None
-    share, worst = quality
-    return (
-        "estimate of the remaining time: within a factor of 2 for "
-        f"{100 * share:.0f} % of {of} (worst {worst:.2g})"
-    )
-
-
-def eta_quality(eta: Sequence[tuple[float, float]], wall: float) -> tuple[float, float] | None:
-    """Say how good the estimates of the remaining time were.
-
-    Parameters
-    ----------
-    eta
-        Seconds elapsed and seconds estimated to remain, ascending.
-    wall
-        Length of the run in seconds.
-
-    Returns
-    -------
-    tuple of float, or None
-        The share of the time in which the estimate was within a factor of 2 of what then remained,
-        and the worst factor by which one was off, in either direction. An estimate counts for the
-        time until the next one. The end is left out, 5 % of the run or 15 s, whichever is longer:
-        a factor says nothing of so little. None if the run was over before that.
-    """
-    end = wall - max(0.05 * wall, 15.0)
-    counted = [pair for pair in eta if pair[0] < end]
-    if not counted:
-        return None
-    good, worst = 0.0, 1.0
-    for (elapsed, left), (until, _) in pairwise([*counted, (end, 0.0)]):
-        truth = wall - elapsed
-        off = max(left / truth, truth / left) if left > 0.0 else float("inf")
-        worst = max(worst, off)
-        good += until - elapsed if off <= 2.0 else 0.0
-    return good / (end - counted[0][0]), worst

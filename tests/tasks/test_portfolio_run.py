@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from bpqp_bench.cli.portfolio import portfolio, render_portfolio
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.plugins.registry import Registry
-from bpqp_bench.runner.countdown import Countdown
 from bpqp_bench.runner.profiles import PROFILES
+from bpqp_bench.runner.time_left import TimeLeft
 from bpqp_bench.tasks.portfolio import experiment
 from bpqp_bench.tasks.portfolio.config import (
     METHODS,
     PortfolioConfig,
-    planned_parts,
+    planned_work,
     portfolio_configs,
 )
 from bpqp_bench.tasks.portfolio.data import DataError
@@ -53,9 +53,9 @@ CONFIG = PortfolioConfig(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    countdown = Countdown()
-    results = run_portfolio(CONFIG, out, countdown)
-    assert countdown.left() == 0.0
+    time_left = TimeLeft()
+    results = run_portfolio(CONFIG, out, time_left)
+    assert time_left.left() == 0.0
     return out, results
 
 
@@ -137,24 +137,28 @@ def test_an_interrupted_run_goes_on_with_the_next_epoch(run, tmp_path):
     class StopHereError(Exception):
         pass
 
-    def interrupt(shown):
-        if shown.what.endswith("seed 1, epoch 1"):
-            raise StopHereError
+    class Stopping(TimeLeft):
+        def repeated(self, what, least_s=0.0):
+            if what.endswith("seed 1, epoch 1"):
+                raise StopHereError
+
+    class Seen(TimeLeft):
+        def spent(self, kind, seconds, *, counts=True):
+            super().spent(kind, seconds, counts=counts)
+            seen.append((kind, seconds))
 
     with pytest.raises(StopHereError):
-        run_portfolio(config, tmp_path, Countdown(show=interrupt))
+        run_portfolio(config, tmp_path, Stopping())
     folder = PortfolioFolder.of(tmp_path)
     assert [r.seed for r in load_results(folder)] == [0]
     assert len(list(folder.path.glob("checkpoints/*"))) == 1
     seen = []
-    countdown = Countdown(show=seen.append)
-    results = run_portfolio(config, tmp_path, countdown)
-    assert not any("seed 0" in shown.what for shown in seen)
-    assert (seen[-1].done, seen[-1].total) == (2, 2)
-    # The epoch that was read from the checkpoint says nothing of what epochs take.
-    (took,) = (part for part in countdown.to_dict()["parts"] if part["kind"] == "epoch")
+    results = run_portfolio(config, tmp_path, Seen())
+    # Seed 0 is not trained again.
+    took = [seconds for (what, *_), seconds in seen if what == "epoch"]
     (last,) = (r.epochs[1]["seconds"]["total"] for r in results if r.seed == 1)
-    assert last <= took["seconds"]
+    assert last <= took[-1]
+    assert {kind[-1] for kind, _ in seen if kind[0] == "epoch"} == {"1"}
     for mine, theirs in zip(results, [r for r in whole if r.name == "two-stage"], strict=True):
         assert mine.id == theirs.id
         assert mine.metrics == pytest.approx(theirs.metrics, nan_ok=True)
@@ -166,18 +170,18 @@ def test_what_is_left_is_told_before_it_is_done(run, tmp_path, monkeypatch):
 
     def planned(folder):
         told = []
-        countdown = Countdown()
-        monkeypatch.setattr(countdown, "plan", told.extend)
-        plan_portfolio(PROFILES[0], folder, countdown)
+        time_left = TimeLeft()
+        monkeypatch.setattr(time_left, "plan", told.extend)
+        plan_portfolio(PROFILES[0], folder, time_left)
         return told
 
     everything = planned(tmp_path)
-    assert everything == planned_parts(CONFIG)
-    kinds = [part.key.kind for part in everything]
+    assert everything == planned_work(CONFIG)
+    kinds = [work.kind[0] for work in everything]
     trainings = len(CONFIG.methods) * CONFIG.seeds
     assert [kinds.count(kind) for kind in ("build", "epoch", "test")] == [trainings] * 3
     assert (kinds.count("gradient"), kinds.count("speed"), kinds.count("network")) == (2, 1, 1)
-    assert [part.key.kind for part in planned(out)] == ["judge"]
+    assert [work.kind[0] for work in planned(out)] == ["judge"]
 
 
 def test_other_settings_do_not_mix_into_a_folder(run):
@@ -204,10 +208,10 @@ def test_reproduce_says_what_it_could_not_run(tmp_path, monkeypatch):
         return small, replace(small, data="qlib", qlib_dir=str(tmp_path / "nowhere"))
 
     monkeypatch.setattr(experiment, "portfolio_configs", configs)
-    countdown = Countdown()
-    plan_portfolio(PROFILES[0], tmp_path, countdown)
-    (problem,) = experiment.reproduce_portfolio(PROFILES[0], tmp_path, countdown)
-    assert countdown.left() == 0.0
+    time_left = TimeLeft()
+    plan_portfolio(PROFILES[0], tmp_path, time_left)
+    (problem,) = experiment.reproduce_portfolio(PROFILES[0], tmp_path, time_left)
+    assert time_left.left() == 0.0
     assert problem.startswith("portfolio, qlib: ")
     assert "is no Qlib data directory" in problem
     assert len(load_results(PortfolioFolder.of(tmp_path))) == 1

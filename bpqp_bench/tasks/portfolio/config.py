@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from bpqp_bench.errors import SpecError
-from bpqp_bench.runner.countdown import Part, PartKey
 from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.runner.time_left import Work
 from bpqp_bench.tasks.portfolio.train import LearningSettings
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "TWO_STAGE",
     "Data",
     "PortfolioConfig",
-    "planned_parts",
+    "planned_work",
     "portfolio_configs",
 ]
 
@@ -155,34 +155,34 @@ def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
     )
 
 
-def planned_parts(config: PortfolioConfig) -> list[Part]:
-    """Return what an experiment consists of, in the order in which it is done."""
-    data, assets = config.data, config.assets
-    learning_days = config.train_days + config.valid_days
-    given = config.train_days and config.valid_days and config.test_days
-    parts = [
-        Part(PartKey("data", data, "", assets, learning_days + config.test_days if given else 0))
-    ]
+def planned_work(config: PortfolioConfig) -> list[Work]:
+    """Return what an experiment consists of, in the order in which it is done.
+
+    Kinds are what it is, market, method, number of assets, seed. The times were those of two cores
+    with a hundred assets; only their proportions matter.
+    """
+    data, assets = config.data, config.assets or 100
+    layer_s = 1e-3 + 2e-7 * assets**2  # of one day
+
+    def work(what: str, name: str, seed: int, seconds: float, steps: int = 1) -> Work:
+        return Work((what, data, name, str(config.assets), str(seed)), steps, seconds)
+
+    days = (config.train_days + config.valid_days) or 1500
+    works = [work("data", "", 0, 0.01 * (days + config.test_days))]
     if "dc3" in config.methods:
-        samples = config.dc3_samples * config.dc3_epochs
-        parts.append(Part(PartKey("network", data, "dc3", assets, samples)))
+        works.append(work("network", "dc3", 0, 1e-4 * config.dc3_samples * config.dc3_epochs))
     for seed in range(config.seeds):
         for name in config.methods:
-            parts += [
-                Part(PartKey("build", data, name, assets), seed),
-                Part(
-                    PartKey("epoch", data, name, assets, learning_days),
-                    seed,
-                    config.learning.epochs,
-                ),
-                Part(PartKey("test", data, name, assets, config.test_days), seed),
+            works += [
+                work("build", name, seed, 0.5),
+                work("epoch", name, seed, days * layer_s, config.learning.epochs),
+                work("test", name, seed, (config.test_days or 500) * layer_s),
             ]
-    parts.append(Part(PartKey("judge", data, "", 0, config.seeds * len(config.methods))))
+    works.append(work("judge", "", 0, 1.0))
     if config.gradient_days:
-        parts += [
-            Part(PartKey("gradient", data, name, assets, config.gradient_days))
-            for name in config.methods
-            if name != TWO_STAGE
-        ]
-    parts += [Part(PartKey("speed", data, "", n, config.speed_days)) for n in config.speed_assets]
-    return parts
+        layers = [name for name in config.methods if name != TWO_STAGE]
+        works += [work("gradient", name, 0, 0.5 * config.gradient_days) for name in layers]
+    for assets in config.speed_assets:
+        step_s = (1e-3 + 2e-7 * assets**2) * len(config.methods)
+        works.append(Work(("speed", data, "", str(assets), "0"), 1, step_s * config.speed_days))
+    return works

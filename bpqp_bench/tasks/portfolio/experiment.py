@@ -22,12 +22,12 @@ from bpqp_bench.layers.dc3 import Settings as DC3Settings
 from bpqp_bench.method.torch_module import Choice, MethodLayer
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import Array
-from bpqp_bench.runner.countdown import Countdown, Part
 from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.runner.time_left import Kind, TimeLeft, Work
 from bpqp_bench.tasks.portfolio.config import (
     TWO_STAGE,
     PortfolioConfig,
-    planned_parts,
+    planned_work,
     portfolio_configs,
 )
 from bpqp_bench.tasks.portfolio.data import DataError, Market
@@ -66,7 +66,7 @@ _DC3_RATE = 1e-3
 def run_portfolio(
     config: PortfolioConfig,
     out: Path,
-    countdown: Countdown | None = None,
+    time_left: TimeLeft | None = None,
     registry: Registry | None = None,
 ) -> list[RunResult]:
     """Run what is not yet there, and judge.
@@ -79,7 +79,7 @@ def run_portfolio(
         the folder.
     out
         Run directory; files go to its folder ``portfolio``.
-    countdown
+    time_left
         Told what is going on, and keeps account of what is left.
     registry
         Where methods are looked up; the built-in plug-ins by default.
@@ -98,24 +98,24 @@ def run_portfolio(
     ResultsError
         If the folder holds results of the same market, method and seed under other settings.
     """
-    run = _Run(config, PortfolioFolder.of(out), countdown or Countdown(), registry or Registry())
+    run = _Run(config, PortfolioFolder.of(out), time_left or TimeLeft(), registry or Registry())
     with _threads(config.threads):
         return run.execute()
 
 
 def plan_portfolio(
-    profile: Profile, out: Path, countdown: Countdown, registry: Registry | None = None
+    profile: Profile, out: Path, time_left: TimeLeft, registry: Registry | None = None
 ) -> None:
-    """Tell a countdown of everything that a profile asks for and that is not yet in ``out``."""
+    """Plan everything that a profile asks for and that is not yet in ``out``."""
     for config in portfolio_configs(profile):
-        run = _Run(config, PortfolioFolder.of(out), countdown, registry or Registry())
-        countdown.plan(run.remaining())
+        run = _Run(config, PortfolioFolder.of(out), time_left, registry or Registry())
+        time_left.plan(run.remaining())
 
 
 def reproduce_portfolio(
     profile: Profile,
     out: Path,
-    countdown: Countdown | None = None,
+    time_left: TimeLeft | None = None,
     registry: Registry | None = None,
 ) -> list[str]:
     """Run everything that a profile asks for; what `reproduce` calls.
@@ -129,11 +129,11 @@ def reproduce_portfolio(
     problems: list[str] = []
     for config in portfolio_configs(profile):
         try:
-            run_portfolio(config, out, countdown, registry)
+            run_portfolio(config, out, time_left, registry)
         except DataError as error:
             problems.append(f"portfolio, {config.data}: {error}")
-            if countdown is not None:
-                countdown.drop(planned_parts(config))
+            if time_left is not None:
+                time_left.drop(work.kind for work in planned_work(config))
     return problems
 
 
@@ -141,7 +141,7 @@ def reproduce_portfolio(
 class _Run:
     config: PortfolioConfig
     folder: PortfolioFolder
-    countdown: Countdown
+    time_left: TimeLeft
     registry: Registry
 
     @cached_property
@@ -158,8 +158,8 @@ class _Run:
         """Results that the folder holds; one that failed is tried again."""
         return {r.id: r for r in load_results(self.folder) if r.status != "failed"}
 
-    def remaining(self) -> list[Part]:
-        """Parts that the folder lacks."""
+    def remaining(self) -> list[Work]:
+        """Work that the folder lacks."""
         data, known = self.config.data, self.known()
         pairs = {pair for pair, identity in self.identities.items() if identity not in known}
         keys = {row["method"] for row in load_json(self.folder.gradients) if row["data"] == data}
@@ -167,38 +167,34 @@ class _Run:
         unchecked = {name for name in self.config.methods if self.key(name) not in keys}
         checks = bool(self.config.gradient_days and unchecked - {TWO_STAGE})
 
-        def missing(part: Part) -> bool:
-            key = part.key
-            match key.kind:
+        def missing(work: Work) -> bool:
+            what, _, method, assets, seed = work.kind
+            match what:
                 case "data":
                     return bool(pairs) or checks
                 case "network":
-                    return key.method in unchecked or any(key.method == n for n, _ in pairs)
+                    return method in unchecked or any(method == n for n, _ in pairs)
                 case "gradient":
-                    return key.method in unchecked
+                    return method in unchecked
                 case "speed":
-                    return key.assets not in sizes
+                    return int(assets) not in sizes
                 case "build" | "epoch" | "test":
-                    return (key.method, part.seed) in pairs
+                    return (method, int(seed)) in pairs
             return True
 
-        return [part for part in planned_parts(self.config) if missing(part)]
+        return [work for work in planned_work(self.config) if missing(work)]
 
     def running(
         self, kind: str, what: str, name: str = "", seed: int = 0, assets: int = 0
     ) -> AbstractContextManager[None]:
         """Keep account of a part while it is done."""
-        part = self.part(kind, name, seed, assets)
-        return self.countdown.running(part, f"{self.config.data}: {what}")
+        wanted = self.kind(kind, name, seed, assets)
+        work = next(work for work in planned_work(self.config) if work.kind == wanted)
+        return self.time_left.running(work, f"{self.config.data}: {what}")
 
-    def part(self, kind: str, name: str = "", seed: int = 0, assets: int = 0) -> Part:
-        """One of the planned parts."""
-        return next(
-            part
-            for part in planned_parts(self.config)
-            if (part.key.kind, part.key.method, part.seed) == (kind, name, seed)
-            and (not assets or part.key.assets == assets)
-        )
+    def kind(self, kind: str, name: str = "", seed: int = 0, assets: int = 0) -> Kind:
+        """Identity of a planned part."""
+        return (kind, self.config.data, name, str(assets or self.config.assets), str(seed))
 
     def execute(self) -> list[RunResult]:
         config = self.config
@@ -206,7 +202,7 @@ class _Run:
             self.key(name)  # an unknown name fails before anything is computed
         self.refuse_other()
         known = self.known()
-        self.countdown.plan(self.remaining())
+        self.time_left.plan(self.remaining())
         done = dict(known)
         for (name, seed), identity in self.identities.items():
             if identity in known:
@@ -219,8 +215,8 @@ class _Run:
             self.folder.append(result)
             done[identity] = result
             self.folder.checkpoint(identity).unlink(missing_ok=True)
-            self.countdown.drop(
-                [self.part(kind, name, seed) for kind in ("build", "epoch", "test")]
+            self.time_left.drop(
+                [self.kind(kind, name, seed) for kind in ("build", "epoch", "test")]
             )
         self.judge()
         return [done[identity] for identity in self.identities.values()]
@@ -321,7 +317,7 @@ class _Run:
 
         def tell(record: EpochRecord) -> None:
             least = record.seconds["total"]
-            self.countdown.repeated(f"{config.data}: {what}, epoch {record.epoch}", least)
+            self.time_left.repeated(f"{config.data}: {what}, epoch {record.epoch}", least)
 
         try:
             if name == "dc3":

@@ -1,4 +1,4 @@
-"""``bpqp-bench check``: test whether an adapter keeps the method contract."""
+"""``bpqp-bench check``: test whether plug-ins keep the contracts of methods and families."""
 
 from __future__ import annotations
 
@@ -6,40 +6,53 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bpqp_bench.cli.options import plugin_folders
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bpqp_bench.method.conformance import CheckResult
 
 __all__ = ["check"]
 
 
 @click.command("check")
 @click.argument("methods", nargs=-1)
+@click.option("--family", "families", multiple=True, help="Test a problem family instead.")
+@click.option("--size", help="Size NxM at which to test it.")
 @click.option("--in-process", is_flag=True, hidden=True)
 @plugin_folders
 def check(
     methods: tuple[str, ...],
+    families: tuple[str, ...],
+    size: str | None,
     in_process: bool,
     methods_dirs: tuple[Path, ...],
     problems_dirs: tuple[Path, ...],
 ) -> None:
     """Test the adapters METHODS (default: all) against the method contract.
 
+    With --family: test problem families against theirs, and adapters only where they are named.
+
     Exit status 1 if a check fails; a method whose library is missing fails too when it was named.
     """
     if not in_process:
         raise click.exceptions.Exit(_in_worker_environment())
     from rich.console import Console
-    from rich.table import Table
 
     from bpqp_bench.method.conformance import check_method
+    from bpqp_bench.plugins.family_check import check_family
     from bpqp_bench.plugins.registry import Registry
+    from bpqp_bench.problem.instance import Size
 
     registry = Registry(methods_dirs, problems_dirs)
     console = Console(soft_wrap=False)
     failed = 0
-    for name in methods or registry.method_names():
+    for name in methods or (() if families else registry.method_names()):
         choice = registry.method(name)
         if not methods and choice.variant is not None and choice.variant.costly:
             console.print(f"{name}: not run: building takes minutes; name it to check it")
@@ -49,17 +62,30 @@ def check(
             console.print(f"{name}: unavailable: {missing}", markup=False)
             failed += bool(methods)
             continue
-        table = Table("check", "", "detail", title=f"{name}  ({choice.label})")
-        for result in check_method(choice, registry.family):
-            table.add_row(result.name, "ok" if result.passed else "FAILED", result.detail)
-            failed += not result.passed
-        console.print(table, markup=False)
+        failed += _print(
+            console, f"{name}  ({choice.label})", check_method(choice, registry.family)
+        )
+    for name in families:
+        family = registry.family(name)
+        title = f"{family.key}  ({family.family.label})"
+        asked = None if size is None else Size.parse(size)
+        failed += _print(console, title, check_family(family, asked))
     for plugin in registry.broken:
         click.echo(f"not loaded: {plugin.path}: {plugin.error}\n{plugin.traceback}", err=True)
         failed += 1
     if failed:
         click.echo(f"{failed} failed", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _print(console: Console, title: str, results: list[CheckResult]) -> int:
+    from rich.table import Table
+
+    table = Table("check", "", "detail", title=title)
+    for result in results:
+        table.add_row(result.name, "ok" if result.passed else "FAILED", result.detail)
+    console.print(table, markup=False)
+    return sum(not result.passed for result in results)
 
 
 def _in_worker_environment() -> int:

@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from places import ROOT
 
-_ROOT = Path(__file__).resolve().parents[2]
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 _TIME = "passes.BackwardCall.time_pass"
 _ERROR = "accuracy.Accuracy.track_relative_error"
@@ -28,7 +28,7 @@ _PLANTED = 7  # the first commit that is slower
 pytest.importorskip("asv", reason="asv is not installed")
 
 
-def _load(name: str, folder: Path = _ROOT) -> ModuleType:
+def _load(name: str, folder: Path = ROOT) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, folder / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -47,9 +47,9 @@ class Project:
         home.mkdir()
         self.environment = os.environ | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
         # What asv makes the PYTHONPATH of the processes that it measures in.
-        self.environment["ASV_PYTHONPATH"] = str(_ROOT)
-        shutil.copytree(_ROOT / "benchmarks", self.folder / "benchmarks")
-        shutil.copy(_ROOT / "asv.conf.json", self.folder)
+        self.environment["ASV_PYTHONPATH"] = str(ROOT)
+        shutil.copytree(ROOT / "benchmarks", self.folder / "benchmarks")
+        shutil.copy(ROOT / "asv.conf.json", self.folder)
         self.git("init", "--quiet", "--initial-branch=main")
         self.git("add", ".")
         for number in range(_COMMITS):
@@ -191,7 +191,7 @@ def test_site_opens_in_a_browser(site: Path, tmp_path: Path, page: str, shown: s
     offline = _load("offline_site")
     if not (site / "vendor").is_dir():
         try:
-            placed = offline.make_offline(site, _ROOT / ".asv" / "vendor")
+            placed = offline.make_offline(site, ROOT / ".asv" / "vendor")
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             pytest.skip("npm cannot reach its registry")
         assert len(placed) == 10
@@ -218,8 +218,8 @@ def test_a_changed_page_is_not_passed_over(tmp_path: Path) -> None:
 
 def test_lock_leaves_the_versions_under_test_alone() -> None:
     locked = _load("install_locked").locked
-    everything = locked(_ROOT / "requirements.lock", set())
-    rest = locked(_ROOT / "requirements.lock", {"osqp", "torch"})
+    everything = locked(ROOT / "requirements.lock", set())
+    rest = locked(ROOT / "requirements.lock", {"osqp", "torch"})
     assert {pin.partition("==")[0] for pin in set(everything) - set(rest)} == {"osqp", "torch"}
     assert all("==" in pin for pin in everything)
 

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from qp_samples import planted_qp
 
 from bpqp_bench import Instance, MethodError, PhaseClock, Registry, Size
 from bpqp_bench.errors import SpecError
@@ -17,21 +18,6 @@ from bpqp_bench.layers.altdiff_core import (
 )
 
 ALL = ("P", "q", "A", "b", "G", "h")
-
-
-def planted_qp(n=12, neq=3, nineq=6, active=3, seed=0):
-    """Strictly complementary QP with known solution and active set."""
-    rng = np.random.default_rng(seed)
-    R = rng.standard_normal((n, n))
-    P = R @ R.T + 0.5 * np.eye(n)
-    A, G = rng.standard_normal((neq, n)), rng.standard_normal((nineq, n))
-    z, nu = rng.standard_normal(n), rng.standard_normal(neq)
-    lam, slack = np.zeros(nineq), np.zeros(nineq)
-    lam[:active] = 0.5 + rng.random(active)
-    slack[active:] = 0.5 + rng.random(nineq - active)
-    q = -(P @ z + A.T @ nu + G.T @ lam)
-    data = {"P": P, "q": q, "A": A, "b": A @ z, "G": G, "h": G @ z + slack}
-    return data, z, nu, lam
 
 
 def lp_like_the_paper(n, m, seed):

@@ -10,15 +10,9 @@ from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.layers import BPQP
 from bpqp_bench.layers.bpqp import BPQPWarning
 from bpqp_bench.layers.qp_solvers import DENSE_ONLY, SOLVERS
-from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import Size
 
 NAMES = ("P", "q", "A", "b", "G", "h")
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return Registry()
 
 
 def tensors(instance, grad=True, dtype=torch.float64):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from qp_samples import planted_qp
 
 from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.layers.admm_fixed_point import ADMMFixedPoint
@@ -21,20 +22,10 @@ LAYERS = {
 }
 
 
-def planted(seed=0, n=7, neq=2, nineq=5, active=2):
-    """Data of a strictly complementary QP whose first ``active`` inequalities bind."""
-    rng = np.random.default_rng(seed)
-    root = rng.standard_normal((n, n))
-    P, A, G = (
-        root @ root.T + np.eye(n),
-        rng.standard_normal((neq, n)),
-        rng.standard_normal((nineq, n)),
-    )
-    z, nu = rng.standard_normal(n), rng.standard_normal(neq)
-    lam, slack = np.zeros(nineq), np.zeros(nineq)
-    lam[:active], slack[active:] = 0.5 + rng.random(active), 0.5 + rng.random(nineq - active)
-    q = -(P @ z + A.T @ nu + G.T @ lam)
-    return {"P": P, "q": q, "A": A, "b": A @ z, "G": G, "h": G @ z + slack}, z, lam
+def planted(seed=0, active=2):
+    """Data of a QP whose first ``active`` inequalities bind, z* and λ*."""
+    data, z, _, lam = planted_qp(n=7, neq=2, nineq=5, active=active, seed=seed)
+    return data, z, lam
 
 
 def on_rows(data, active):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from qp_samples import planted_qp
 
 from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.problem import ConvexQP, Tolerances
@@ -17,16 +18,10 @@ TIGHT = Tolerances(1e-9, 1e-9, 100_000)
 ACCURACY = dict.fromkeys(SOLVERS, 1e-6) | {"highs": 1e-5}
 
 
-def planted(n=12, neq=3, nineq=6, active=3, seed=0):
+def planted(**shape):
     """Draw a strictly convex QP with known z*, ν*, λ*."""
-    rng = np.random.default_rng(seed)
-    root, A, G = (rng.standard_normal(s) for s in ((n, n), (neq, n), (nineq, n)))
-    P = root.T @ root + np.eye(n)
-    z, nu, lam = rng.standard_normal(n), rng.standard_normal(neq), rng.uniform(0.5, 1, nineq)
-    slack = rng.uniform(0.5, 1, nineq)
-    lam[active:], slack[:active] = 0.0, 0.0
-    q = -P @ z - A.T @ nu - G.T @ lam
-    return ConvexQP(P, q, A, A @ z, G, G @ z + slack), z, nu, lam
+    data, *solution = planted_qp(**shape)
+    return ConvexQP(**data), *solution
 
 
 def sparse(qp):

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from bpqp_bench import Method, MethodError, Registry, Solution
+from bpqp_bench import Method, MethodError, Solution
 from bpqp_bench.method.choice import MethodChoice
 from bpqp_bench.method.conformance import check_method
 from bpqp_bench.reference import NoReferenceError, compute_reference
@@ -273,11 +273,6 @@ class FixedOnly(Quadratic):
         if not np.array_equal(problem.h, self._h):
             raise MethodError("these are not the data that it was made for")
         return super().forward(problem, clock)
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return Registry()
 
 
 def run(cls, registry):

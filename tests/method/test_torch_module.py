@@ -8,16 +8,10 @@ from bpqp_bench.errors import MethodError, SpecError
 from bpqp_bench.method.choice import MethodChoice
 from bpqp_bench.method.contract import Method
 from bpqp_bench.method.torch_module import MethodLayer
-from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import Instance, Size
 from bpqp_bench.problem.solution import Solution
 
 N, NEQ, NINEQ = 6, 2, 4
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return Registry()
 
 
 @pytest.fixture(scope="module")

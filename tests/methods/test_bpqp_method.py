@@ -5,15 +5,9 @@ import pytest
 
 from bpqp_bench.errors import MethodError, SpecError
 from bpqp_bench.method.phase_clock import PhaseClock
-from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import DATA_NAMES, Instance, Size
 from bpqp_bench.reference import compute_reference
 from bpqp_bench.reference.accuracy import gradient_accuracy
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return Registry()
 
 
 def run(registry, method, instance, wrt=("q",)):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 
 from bpqp_bench import Instance, MethodError, PhaseClock, SecondOrderCone, Size
 from bpqp_bench.errors import SpecError
@@ -20,7 +21,6 @@ from bpqp_bench.layers.exact_layer import ExactKKT
 from bpqp_bench.method.conformance import check_method
 from bpqp_bench.plugins.registry import Registry
 
-ROOT = Path(__file__).parents[2]
 ALL = ("P", "q", "A", "b", "G", "h")
 QP_METHODS = ("exact", "exact-solve", "qpth", "cvxpy")
 SOCP_METHODS = ("exact", "exact-solve", "cvxpy")
@@ -29,11 +29,6 @@ SOCP_METHODS = ("exact", "exact-solve", "cvxpy")
 # CVXPY's cone program has the objective as a cone, so that an error of Clarabel's 1e-8 in the
 # objective is one of its square root, 1e-4, in z.
 _ATOL = {"exact": 1e-8, "exact-solve": 1e-8, "qpth": 1e-7, "cvxpy": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return Registry()
 
 
 def planted_qp(seed=0, n=8, neq=2, nineq=5, active=2):

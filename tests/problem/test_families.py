@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from places import ROOT
+from qp_samples import dense
 from scipy.optimize import linprog
 
 from bpqp_bench import Registry, Size, draw
@@ -31,10 +32,6 @@ sizes = st.integers(2, 24).flatmap(lambda n: st.builds(Size, st.just(n), st.inte
 def drawn(family, size, seed=0):
     size = Size.parse(size) if isinstance(size, str) else size
     return REGISTRY.family(family).draw(size, seed)
-
-
-def dense(matrix):
-    return matrix.toarray() if sp.issparse(matrix) else matrix
 
 
 def linear_program(instance, objective, bound=None):
@@ -376,6 +373,6 @@ def test_a_copy_of_the_template_is_a_family(tmp_path):
 
 
 def test_the_page_shows_the_template_as_it_is():
-    page = (Path(__file__).parents[2] / "docs" / "add-a-family.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "add-a-family.md").read_text(encoding="utf-8")
     code = (builtin_directory("problems") / "template_family.py").read_text(encoding="utf-8")
     assert f"```python\n{code}```" in page

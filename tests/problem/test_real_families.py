@@ -10,6 +10,8 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import ROOT
+from qp_samples import dense
 from scipy.integrate import solve_ivp
 from scipy.io import savemat
 from scipy.optimize import linprog
@@ -30,10 +32,6 @@ def members(name):
 
 
 DRAWN = members("osqp-class") + members("mpc")
-
-
-def dense(matrix):
-    return matrix.toarray() if sp.issparse(matrix) else matrix
 
 
 @pytest.mark.parametrize("spec", DRAWN)
@@ -320,7 +318,8 @@ ENDATA
 
 def maros_meszaros():
     """Folder of the collection: named by the environment, or beside the checkout."""
-    candidates = (os.environ.get(DATA_VARIABLE), Path(__file__).parents[3] / "shared" / "data")
+    beside = (folder / "shared" / "data" for folder in ROOT.parents[:2])
+    candidates = (os.environ.get(DATA_VARIABLE), *beside)
     for folder in filter(None, candidates):
         if (Path(folder) / "maros_meszaros").is_dir():
             return Path(folder)

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
+from places import REFERENCE, ROOT
 from report_samples import full_sample, write_run
 
 from bpqp_bench.errors import ResultsError
@@ -14,9 +16,6 @@ from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.publish import compress, publish_reference
 from bpqp_bench.report.tables import TABLES, requested_methods
-
-ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "results" / "reference"
 
 
 def _run(directory, dirty=False):
@@ -58,7 +57,7 @@ def test_reference_run_is_a_standard_run_of_committed_code():
     config = json.loads((REFERENCE / "config.json").read_text())
     environment = json.loads((REFERENCE / "environment.json").read_text())
     assert config["profile"] == "standard"
-    assert environment["git_commit"]
+    assert re.fullmatch("[0-9a-f]{40}", environment["git_commit"])
     assert environment["git_dirty"] is False
 
 

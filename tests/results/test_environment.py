@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +51,13 @@ def test_environment_says_what_a_reader_needs(folder: Path) -> None:
     for field in (*MACHINE_FIELDS, "os", "python", "blas", "git_commit", "git_dirty", "command"):
         assert field in environment
     assert environment["cpu"]
-    assert environment["cores"] >= 1
+    assert environment["cores"] == len(os.sched_getaffinity(0))
     assert environment["memory"] > 2**28
     assert environment["threads"] == 1
     assert any(blas["user_api"] == "blas" for blas in environment["blas"])
     versions = environment["versions"]
-    assert versions["osqp"]
-    assert versions["numpy"]
+    assert versions["osqp"] == importlib.metadata.version("osqp")
+    assert versions["numpy"] == importlib.metadata.version("numpy")
     assert versions["a_library_that_is_not_installed"] is None
     assert "json" not in versions
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import REFERENCE
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.method.phase_clock import PassTime
@@ -187,7 +188,7 @@ def test_run_that_was_killed_before_its_config_is_made_anew(tmp_path: Path) -> N
 
 
 def test_records_of_the_first_schema_are_read() -> None:
-    old = load_measurements(Path(__file__).parents[1] / "results" / "reference")
+    old = load_measurements(REFERENCE)
     assert len(old) > 1000
     assert {m.upstream for m in old} == {"ones"}
     assert all(isinstance(m.status, Status) for m in old)

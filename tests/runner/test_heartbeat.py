@@ -8,21 +8,23 @@ from bpqp_bench.runner.heartbeat import StagePage
 
 
 def test_a_new_page_is_idle_since_now():
+    before = time.monotonic()
     page = StagePage()
     stage, seconds = page.read()
     assert stage == "idle"
-    assert 0.0 <= seconds < 1.0
+    assert 0.0 <= seconds <= time.monotonic() - before
     page.close()
 
 
 def test_stage_and_time_are_seen_through_another_mapping():
     page = StagePage()
     other = StagePage(page.fd)
+    before = time.monotonic()
     page.enter("forward")
     time.sleep(0.02)
     stage, seconds = other.read()
     assert stage == "forward"
-    assert 0.02 <= seconds < 5.0
+    assert 0.02 <= seconds <= time.monotonic() - before
     page.close()
 
 

@@ -22,11 +22,6 @@ BASE = Request(
 )
 
 
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return Registry()
-
-
 def identities(plan: Plan) -> list[tuple[str, str, int]]:
     return [
         (block.key, cell.method, seed)

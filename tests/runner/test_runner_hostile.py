@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from places import ADAPTERS
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.results.measurement import Measurement
@@ -16,8 +17,8 @@ from bpqp_bench.runner.execute import Options, execute, open_run
 from bpqp_bench.runner.plan import Plan, Request, make_plan
 from bpqp_bench.runner.time_split import RunSummary
 
-ADAPTERS = Path(__file__).parents[1] / "adapters"
 LIMIT_S = 1.5
+PATIENT_S = 120.0  # a busy machine takes its time to hand out the memory that is to be too much
 MEMORY = 300 * 2**20
 
 # mode → status of the first call that misbehaves, part of the cause, whether the cell ends there
@@ -73,10 +74,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     path = tmp_path_factory.mktemp("hostile") / "run"
     registry = Registry((ADAPTERS,))
     limits = {"call_limit_s": LIMIT_S, "build_limit_s": LIMIT_S, "instances": len(SEEDS)}
-    everybody = (*map(hostile, (*MODES, *FINE, *BUILDS)), "steady", "homeless")
+    modes = (mode for mode in (*MODES, *FINE, *BUILDS) if mode != "eat")
+    everybody = (*map(hostile, modes), "steady", "homeless")
     plan = make_plan(
         [
             Request(everybody, ("qp",), ("10x5",), **limits),
+            Request((hostile("eat"),), ("qp",), ("10x5",), **limits | {"call_limit_s": PATIENT_S}),
             Request((hostile("sleep"), "hostile", "steady"), ("qp", "lp"), ("12x5",), **limits),
         ],
         registry,
@@ -102,7 +105,7 @@ def test_misbehaviour_is_recorded_with_its_cause(ran: Ran, mode: str) -> None:
         assert m.status == status
         assert cause in m.cause
         assert "\n" not in m.cause
-        assert m.time_limit_s == LIMIT_S
+        assert m.time_limit_s == (PATIENT_S if mode == "eat" else LIMIT_S)
         assert m.memory_limit == MEMORY
 
 
@@ -174,19 +177,20 @@ def test_times_and_memory_are_plausible(ran: Ran) -> None:
     for m in ran.of("steady"):
         assert m.forward is not None
         assert m.backward is not None
-        assert 0.01 <= m.forward.solve <= m.forward.call < 1.0
+        assert 0.01 <= m.forward.solve <= m.forward.call < LIMIT_S  # it sleeps for 10 ms
         assert m.peak_memory is not None
         assert 10 * 2**20 < m.peak_memory < MEMORY
 
 
 def test_order_is_random_and_differs_between_instances(ran: Ran) -> None:
-    orders = [
-        tuple(m.method for m in sorted(ran.measurements, key=lambda m: m.order)
-              if m.role == "measured" and m.seed == seed and m.size == "12x5" and m.family == "qp")
-        for seed in SEEDS
-    ]  # fmt: skip
-    assert len({m.order for m in ran.of("steady")} | {m.order for m in ran.of("hostile")}) > 2
-    assert all(orders)
+    # Methods that answered on all instances; chance alone would hardly give one order three times.
+    methods = [name for name in map(hostile, (*MODES, *FINE)) if len(ran.of(name)) == len(SEEDS)]
+    assert len(methods) > 5
+    orders = {
+        tuple(sorted(methods, key=lambda name: ran.of(name)[index].order))
+        for index in range(len(SEEDS))
+    }
+    assert len(orders) == len(SEEDS)
 
 
 def test_keys_are_unique_and_garbage_is_in_the_log(ran: Ran) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from places import ADAPTERS
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.plugins.registry import Registry
@@ -18,7 +19,6 @@ from bpqp_bench.runner.plan import Request, make_plan
 from bpqp_bench.runner.replay import load_instance, replay_call, save_instance
 from bpqp_bench.runner.time_split import RunSummary
 
-ADAPTERS = Path(__file__).parents[1] / "adapters"
 FOLDERS = ((ADAPTERS,), (ADAPTERS / "families",))
 
 

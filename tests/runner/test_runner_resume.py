@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from places import ADAPTERS
 
 from bpqp_bench.cli.main import main
 from bpqp_bench.results.run_directory import load_measurements
 
-ADAPTERS = Path(__file__).parents[1] / "adapters"
 ASKED = [
     *("--method", "steady", "--method", "steady[seconds=0.02]", "--family", "qp"),
     *("--family", "lp", "--size", "10x5", "--instances", "8"),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from places import ROOT
 
 from bpqp_bench import Registry, Size
 from bpqp_bench.cli.regress import regress
@@ -29,14 +30,12 @@ from bpqp_bench.tracking.regression import (
     checkout,
 )
 
-_ROOT = Path(__file__).resolve().parents[2]
-
 
 def _script(name: str) -> ModuleType:
     # Scripts, not modules of an installed package: loaded by path.
-    sys.path.insert(0, str(_ROOT / "benchmarks"))
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        spec = importlib.util.spec_from_file_location(name, _ROOT / "benchmarks" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -47,7 +46,7 @@ def _script(name: str) -> ModuleType:
 
 
 def _copy(folder: Path) -> Path:
-    copied: Path = _script("false_alarms").copy_checkout(_ROOT, folder)
+    copied: Path = _script("false_alarms").copy_checkout(ROOT, folder)
     return copied
 
 
@@ -292,14 +291,14 @@ def test_revisions_are_checked_out_and_removed_again(tmp_path: Path) -> None:
         checkout("nowhere", tmp_path),
     ):
         pass
-    with pytest.raises(ResultsError, match="holds no bpqp_bench"), checkout(str(tmp_path), _ROOT):
+    with pytest.raises(ResultsError, match="holds no bpqp_bench"), checkout(str(tmp_path), ROOT):
         pass
 
 
 def test_exit_status_and_message_of_the_command(
     simulated: type[_Simulated], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(_ROOT)
+    monkeypatch.chdir(ROOT)
     options = ["--method", "bpqp-direct", "--family", "qp-active", "--size", "10x5"]
     unchanged = CliRunner().invoke(regress, [".", ".", *options])
     assert unchanged.exit_code == 0, unchanged.output

@@ -8,6 +8,7 @@ from typing import Any
 from bpqp_bench import Family, Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
 from bpqp_bench.plugins.specification import parse_spec
+from bpqp_bench.problem.cache import cache_directory
 from bpqp_bench.problem.instance import Array, Matrix
 
 _FIXED_DATA = ("P", "A", "b", "G", "h")
@@ -27,7 +28,7 @@ class DC3(Method):
     why_not = MappingProxyType(
         {"socp": "the paper runs DC3 on QP and LP; its correction here is for linear inequalities"}
     )
-    requires = ("torch", "platformdirs")
+    requires = ("torch",)
     parameters = MappingProxyType(
         {
             "samples": 1000,
@@ -94,7 +95,7 @@ class DC3(Method):
         self._layer = layer.to(torch.device(self.device))
         identity = f"{template.family} {template.size} {_hash(template)}"
         self._training = dc3.cached_training(
-            self._layer, q, held_out, identity, dc3.cache_directory()
+            self._layer, q, held_out, identity, cache_directory("dc3")
         )
         self._template = template
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
+from typing import Any
 
 import click
 
-from bpqp_bench import __version__
-from bpqp_bench.errors import BenchError
-
 __all__ = ["cli", "main"]
+
+# Half a second of imports that plug-in files need only when they are used, not to be listed.
+_SLOW = ("scipy.fft", "scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.stats")
 
 # Where each command lives. Imported on use: `bpqp-bench list` must not wait for matplotlib.
 _COMMANDS = {
@@ -43,13 +45,17 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bpqp-bench")
+@click.version_option(package_name="bpqp_bench", prog_name="bpqp-bench")
 def cli() -> None:
     """Measure differentiable optimization layers, their speed and their accuracy."""
 
 
 def main() -> None:
     """Run the command line; an error that the user can act on is one line and exit status 2."""
+    for name in _SLOW:
+        sys.modules.setdefault(name, _WhenUsed(name))
+    from bpqp_bench.errors import BenchError
+
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except BenchError as error:
@@ -63,3 +69,14 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+class _WhenUsed(ModuleType):
+    """Stands in ``sys.modules`` for a module that is loaded when something in it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        real = importlib.import_module(self.__name__)
+        self.__dict__.update(real.__dict__)
+        return getattr(real, name)

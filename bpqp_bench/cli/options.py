@@ -11,8 +11,6 @@ from typing import Any
 
 import click
 
-from bpqp_bench.problem.files import DATA_VARIABLE
-
 __all__ = ["new_run_path", "plugin_folders"]
 
 
@@ -37,6 +35,8 @@ def plugin_folders(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _name_data_folder(_: click.Context, __: click.Parameter, value: Path | None) -> None:
+    from bpqp_bench.problem.files import DATA_VARIABLE
+
     # Through the environment, which the worker processes inherit.
     if value is not None:
         os.environ[DATA_VARIABLE] = str(value.resolve())

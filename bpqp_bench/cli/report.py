@@ -115,7 +115,7 @@ def compare(
 def export(run: Path, target: Path) -> None:
     """Write all measurements of RUN as one tidy frame to TARGET, a .parquet or .csv file."""
     from bpqp_bench.errors import SpecError
-    from bpqp_bench.report.export import export_frame
+    from bpqp_bench.results.export import export_frame
     from bpqp_bench.results.run_directory import load_measurements, to_frame
 
     if target.suffix not in (".parquet", ".csv"):

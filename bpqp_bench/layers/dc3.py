@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["DC3", "Settings", "Training", "cache_directory", "cached_training", "train"]
+__all__ = ["DC3", "Settings", "Training", "cached_training", "train"]
 
 _CACHE_VERSION = 1
 
@@ -282,14 +282,6 @@ def cached_training(
     finally:
         temporary.unlink(missing_ok=True)
     return training
-
-
-def cache_directory() -> Path:
-    """Folder of trained networks: under BPQP_BENCH_CACHE, else under the user's cache folder."""
-    import platformdirs  # noqa: PLC0415
-
-    root = os.environ.get("BPQP_BENCH_CACHE") or platformdirs.user_cache_dir("bpqp-bench")
-    return Path(root) / "dc3"
 
 
 def _basis(A: Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 import scipy.sparse as sp
-from scipy.io.matlab import MatReadError
 
 from bpqp_bench.errors import SpecError
 from bpqp_bench.problem.instance import Instance
@@ -39,7 +38,7 @@ def read_mat(path: Path) -> Instance:
         found = scipy.io.loadmat(path)
         P, A = sp.csc_matrix(found["P"], dtype=float), sp.csr_matrix(found["A"], dtype=float)
         q, lower, upper = (np.asarray(found[key], dtype=float).ravel() for key in ("q", "l", "u"))
-    except (OSError, ValueError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
         raise SpecError(f"{path} is not a MATLAB file that can be read: {error}") from None
     except KeyError as error:
         raise SpecError(f"{path} has no {error}; it needs P, q, A, l and u") from None

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.cache import cache_directory
 from bpqp_bench.problem.family import TEMPLATE_SEED
 from bpqp_bench.results.measurement import Measurement, Role, Status
 from bpqp_bench.results.run_directory import RunDirectory
@@ -47,7 +47,7 @@ class Options:
     start_limit_s
         Wall time of a worker's imports, and of all that it does between the passes.
     cache
-        Directory of references; None: the user's cache directory.
+        Directory of references; None: that of `cache_directory`.
     """
 
     memory_limit: int | None = None
@@ -120,7 +120,7 @@ class LocalRun:
         self._crew = Crew(
             folders=folders,
             logs=directory.path / "logs",
-            cache=options.cache or platformdirs.user_cache_path("bpqp_bench") / "references",
+            cache=options.cache or cache_directory("references"),
             watch=self._watch,
             limits=Limits(
                 call_s=options.start_limit_s,

@@ -40,7 +40,7 @@ class ReferenceCache:
         self.directory = Path(directory)
 
     def path(self, instance: Instance, upstream: Array, wrt: Sequence[str] = ("q",)) -> Path:
-        """Return where the reference of these inputs lies, whether or not it does yet."""
+        """Return the path of the file for these inputs, which need not exist."""
         digest = hashlib.sha256()
         digest.update(instance.sha256.encode())
         digest.update(np.ascontiguousarray(upstream, dtype=np.float64).tobytes())
@@ -51,7 +51,7 @@ class ReferenceCache:
     def get(
         self, instance: Instance, upstream: Array, wrt: Sequence[str] = ("q",)
     ) -> ReferenceSolution:
-        """Return the reference, from the file if there is a sound one.
+        """Return the reference, read from its file where that exists and is intact.
 
         Raises
         ------

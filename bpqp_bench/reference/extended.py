@@ -38,7 +38,7 @@ class DD:
 
     @classmethod
     def of(cls, value: Array | float) -> DD:
-        """Take float64 values as they are."""
+        """Convert float64 values; the low parts are zero."""
         hi = np.asarray(value, dtype=np.float64)
         return cls(hi, np.zeros_like(hi))
 
@@ -178,7 +178,7 @@ class ExactProduct:
             yield slice(start, start + rows)
 
     def _count(self) -> int:
-        """Count the slices after which nothing of the matrix is left."""
+        """Return the number of slices that hold every bit of the matrix."""
         needed = 1
         for at in self._chunks():
             rest = np.array(self.matrix[at])

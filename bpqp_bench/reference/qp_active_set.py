@@ -60,7 +60,8 @@ def solve_quadratic(qp: Quadratic) -> Point:
         if point is None:
             raise _without_inequalities(qp)
         return point
-    # Where that exists, an interior-point solve costs less than the one K of a guess.
+    # Without the cheap factorization an interior-point solve costs more than K of one guess, so
+    # the guess that no row is active is tried first.
     if factorize is None and qp.P.any():
         found = search.correct(none, None, few=max(2, qp.h.size // 8))
         if found is not None:
@@ -113,7 +114,7 @@ class _Search:
         return None
 
     def _clear_mistakes(self, active: Mask) -> Mask:
-        """Let rows change sides that float64 already shows to be wrong: it spares factoring K."""
+        """Move rows that float64 already shows to be on the wrong side, before K is factorized."""
         if self._factorize is None:
             return active
         qp, first = self.qp, active

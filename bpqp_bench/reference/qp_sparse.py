@@ -107,7 +107,7 @@ class _Search:
         )
 
     def start(self) -> _Start:
-        """Return a solver's point; nothing is believed of it."""
+        """Return another solver's point, which is only where the search begins."""
         import clarabel  # noqa: PLC0415
 
         given, n = self.instance, self.instance.n
@@ -115,7 +115,7 @@ class _Search:
         settings.verbose = False
         settings.presolve_enable = False
         settings.max_iter = 500
-        # The search ends at the best point: a verdict of the solver would not be believed.
+        # Tolerances that are never met: the best point is wanted, not the solver's verdict.
         settings.tol_infeas_abs = settings.tol_infeas_rel = 1e-16
         settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-13
         cones = [clarabel.ZeroConeT(given.neq), clarabel.NonnegativeConeT(given.nineq)]

@@ -3,7 +3,8 @@
     minimize ½zᵀPz + qᵀz  s.t.  Az = b,  Gz ≤ h,  (cᵢᵀz + dᵢ, Fᵢz + gᵢ) in the second-order cone
 
 Sources: Nesterov and Todd, SIAM J. Optim. 8 (1998); Vandenberghe, "The CVXOPT linear and quadratic
-cone program solvers" (2010), sections 5 to 7; Mehrotra's predictor-corrector as in `interior`.
+cone program solvers" (2010), sections 5 to 7; Mehrotra's predictor-corrector as in
+`qp_interior_point`.
 """
 
 from __future__ import annotations
@@ -324,7 +325,7 @@ def _iterate(
 ) -> ConicIterate:
     z, nu, s, y = point
     rights = ([qp.h] if qp.h.size else []) + [group.d for group in groups]
-    # Slacks and multipliers each in their own unit: neither knows the other's scale.
+    # Slacks and multipliers are scaled separately: their units are unrelated.
     unit_s = max(float(np.maximum(a.head, np.abs(r)).max()) for a, r in zip(s, rights, strict=True))
     unit_y = max(float(np.abs(qp.q).max()), *(float(v.head.max()) for v in y))
     guesses = [b.head * unit_s > _slack(a) * unit_y for a, b in zip(s, y, strict=True)]

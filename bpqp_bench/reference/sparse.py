@@ -113,7 +113,7 @@ class SparseKKTSystem(KKTSystem):
         return np.asarray(self._scale * self._factor.solve(self._scale * rhs))
 
     def _factor_with_pivoting(self) -> None:
-        """Take LU instead, which no shift holds up: K is ill conditioned, but not singular."""
+        """Factorize K itself by LU: it is ill conditioned but not singular."""
         try:
             factor = scipy.sparse.linalg.splu(self._scaled)
         except RuntimeError:  # a pivot was exactly zero

@@ -1,7 +1,7 @@
 """The figures that the paper published, as data of the package, to stand beside measured ones.
 
-Source: the 2023 version of the paper (see ``published_data/README.md``). A figure that is not to be
-had stays missing; nothing is guessed.
+Source: the 2023 version of the paper (see ``published_data/README.md``). A figure that is not
+available stays missing; nothing is guessed.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def replay_call(
     Raises
     ------
     ResultsError
-        If there is no such measurement, or its instance is not to be had.
+        If there is no such measurement, or its instance can neither be drawn again nor was
+        kept.
     SpecError
         If its method is not known.
     """

@@ -30,7 +30,7 @@ __all__ = ["LocalRun", "Options"]
 _LARGEST_PREFETCHED = 500
 # Of importing the libraries of a method, and of building for a small problem, about.
 _START_S, _BUILD_S = 4.0, 0.05
-# From here on what a built method holds on to is worth a search for cycles.
+# Variables from which a dropped method holds so much memory that it is collected at once.
 _LARGE = 500
 
 

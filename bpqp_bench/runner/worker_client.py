@@ -145,7 +145,7 @@ class Worker:
 
     def send(self, do: str, data: bytes | None = None, /, **arguments: Any) -> None:
         """Send a request; `receive` takes its answer."""
-        # Or else it would seem to have been at it since it became idle.
+        # The worker enters its own stage when it wakes up; until then the limit counts from here.
         self._page.enter("other")
         self._send({"do": do, "follows": data is not None, **arguments})
         if data is not None:

@@ -190,7 +190,7 @@ class Host:
         return meta, pickle.dumps((solution, checked, posed), protocol=5)
 
     def _drop(self, ids: tuple[str, ...], thorough: bool) -> tuple[Mapping[str, Any], None]:
-        """Forget methods; ``thorough``: look for cycles too, which takes a while."""
+        """Forget methods; ``thorough``: collect reference cycles too, which is slow."""
         for id in ids:
             self._built.pop(id, None)
             self._clocks.pop(id, None)

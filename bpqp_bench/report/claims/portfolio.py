@@ -46,7 +46,7 @@ _AS_CLAIMED: Mapping[str, Verdict] = {
 }
 _AGAINST: Mapping[str, Verdict] = {"better": NOT, "worse": REPRODUCED, "no difference": UNTESTED}
 _ABSENT = "portfolio experiment not in this run"
-_DATA = "the paper's market data (Chinese CSI 500, by Qlib) are not to be had here"
+_DATA = "the paper's market data (Chinese CSI 500, by Qlib) are not available here"
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,7 @@ def c6(inputs: Inputs, claim: dict[str, str]) -> Judged:
         findings,
         differences=(
             machine(inputs),
-            "instances have the paper's distribution; its large-scale figures are not to be had",
+            "instances have the paper's distribution; its large-scale figures are not available",
         ),
         explanation=" ".join(filter(None, [*dict.fromkeys(stories), _beside(inputs, sizes)])),
     )

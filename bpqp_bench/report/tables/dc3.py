@@ -36,7 +36,7 @@ _CAPTION = (
     "these and only q varies. Milliseconds per instance, mean ± standard deviation. Its training "
     "is paid before the first instance and stands apart; its solutions need not be feasible or "
     "optimal, so the residuals belong to the times. The published figures of this table are not "
-    "to be had."
+    "available."
 )
 
 

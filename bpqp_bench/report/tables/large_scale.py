@@ -18,7 +18,7 @@ METHODS = ("exact", "exact-solve", "altdiff", "bpqp", "bpqp-fast")
 _CAPTION = (
     "Seconds per instance, mean ± standard deviation over instances; the second line under the "
     "total is the largest peak memory of the worker process during the calls of the cell. The "
-    "published figures of this table are not to be had. "
+    "published figures of this table are not available. "
     f"{SETTINGS}"
 )
 

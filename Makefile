@@ -26,11 +26,14 @@ help:
 reproduce: .venv/.ready
 	$(BIN)/bpqp-bench reproduce --profile $(PROFILE)
 
+# Two files at a time: the fixtures of a file are costly, and made once where it stays whole.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(PYTEST)
 
 test-fast: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 # Qlib brings 1.4 GB of its own, so it has an environment of its own.
 .venv-qlib/.ready: requirements.lock requirements-qlib.lock pyproject.toml

@@ -74,7 +74,7 @@ class Project:
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
@@ -102,6 +102,7 @@ def _values(result: dict[str, Any], name: str) -> list[float]:
     return [x for x in result["results"][name][0] if isinstance(x, float) and math.isfinite(x)]
 
 
+@pytest.mark.slow
 def test_everything_that_is_tracked_is_found(project: Project) -> None:
     found = json.loads((project.folder / ".asv/results/benchmarks.json").read_text())
     passes = {
@@ -129,6 +130,7 @@ def test_everything_that_is_tracked_is_found(project: Project) -> None:
     assert all(found[name]["param_names"] == ["method", "family", "size"] for name in passes)
 
 
+@pytest.mark.slow
 def test_one_cell_is_measured(measured: Path) -> None:
     result = json.loads(measured.read_text())
     (seconds,) = _values(result, _TIME)
@@ -161,6 +163,7 @@ def site(project: Project, measured: Path) -> Path:
     return project.folder / ".asv/html"
 
 
+@pytest.mark.slow
 def test_asv_lists_the_planted_regressions_at_their_commit(project: Project, site: Path) -> None:
     listed = json.loads((site / "regressions.json").read_text())["regressions"]
     revisions = json.loads((site / "index.json").read_text())["revision_to_hash"]
@@ -178,6 +181,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no npm to fetch what asv's page loads")
 @pytest.mark.parametrize(
@@ -205,7 +209,7 @@ def test_site_opens_in_a_browser(site: Path, tmp_path: Path, page: str, shown: s
             "--virtual-time-budget=8000",
             f"http://127.0.0.1:{server.server_port}/index.html{page}",
         ]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
         server.shutdown()
     assert shown in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 

@@ -410,6 +410,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.slow
 def test_jaxopt_in_a_process_with_64_bit_jax():
     """JAX's precision is a setting of the process, hence a process of its own."""
     found = subprocess.run(
@@ -418,7 +419,7 @@ def test_jaxopt_in_a_process_with_64_bit_jax():
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=900,
     )
     assert found.returncode == 0, found.stderr[-3000:]
     out = json.loads(found.stdout.splitlines()[-1])

@@ -61,6 +61,7 @@ def test_reference_run_is_a_standard_run_of_committed_code():
     assert environment["git_dirty"] is False
 
 
+@pytest.mark.slow
 def test_publishing_keeps_the_measurements_and_replaces_the_old_reference(tmp_path):
     run = _run(tmp_path / "run")
     target = tmp_path / "reference"

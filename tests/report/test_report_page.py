@@ -31,6 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return render_report(run, folder / "report")
 
 
+@pytest.mark.slow
 def test_everything_of_a_partial_run_is_written(written: list[Path]) -> None:
     names = {path.name for path in written}
     assert {f"{module.key}.{end}" for module in TABLES for end in ("md", "tex", "csv")} <= names
@@ -49,6 +50,7 @@ def test_the_same_run_gives_the_same_table_to_the_byte(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_page_fetches_nothing_and_escapes_what_results_say(written: list[Path]) -> None:
     page = written[-1].read_text(encoding="utf-8")
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
@@ -61,6 +63,7 @@ def test_page_fetches_nothing_and_escapes_what_results_say(written: list[Path]) 
     assert "@media print" in page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_BROWSER is None, reason="no Chromium on this machine")
 def test_page_works_in_a_browser(written: list[Path], tmp_path: Path) -> None:
     found, log = visit(written[-1], tmp_path)
@@ -88,7 +91,7 @@ def visit(page: Path, folder: Path) -> tuple[dict[str, Any], str]:
         *("--disable-dev-shm-usage", "--enable-logging=stderr", "--window-size=500,900"),
         *(f"--user-data-dir={folder}", "--dump-dom", f"{page.as_uri()}?selftest"),
     ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
     match = re.search(r'<pre id="selftest">(.*?)</pre>', done.stdout, re.DOTALL)
     assert match is not None, done.stderr[-2000:]
     result: dict[str, Any] = json.loads(html.unescape(match[1]))

@@ -17,6 +17,8 @@ from bpqp_bench.runner.execute import Options, execute, open_run
 from bpqp_bench.runner.plan import Plan, Request, make_plan
 from bpqp_bench.runner.time_split import RunSummary
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 1.5
 PATIENT_S = 120.0  # a busy machine takes its time to hand out the memory that is to be too much
 MEMORY = 300 * 2**20

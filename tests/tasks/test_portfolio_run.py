@@ -279,6 +279,7 @@ def test_profiles_ask_for_both_markets(profile):
         assert synthetic.seeds >= 3
 
 
+@pytest.mark.slow
 def test_tables_and_figures_are_rendered(run):
     out, _ = run
     written = {path.name: path for path in render_portfolio(out, Registry())}

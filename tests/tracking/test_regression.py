@@ -66,6 +66,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CellVerdict]
     return {verdict.method: verdict for verdict in check_regression(base, head, config)}
 
 
+@pytest.mark.slow
 def test_a_backward_pass_that_takes_a_fifth_longer_is_caught(
     verdicts: dict[str, CellVerdict],
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_backward_pass_that_takes_a_fifth_longer_is_caught(
     assert verdict.backward.median == pytest.approx(1.2, abs=0.08)
 
 
+@pytest.mark.slow
 def test_a_gradient_error_of_one_in_a_thousand_is_caught(
     verdicts: dict[str, CellVerdict],
 ) -> None:
@@ -87,6 +89,7 @@ def test_a_gradient_error_of_one_in_a_thousand_is_caught(
     assert verdict.base_error < 1e-9
 
 
+@pytest.mark.slow
 def test_what_did_not_change_raises_no_alarm(verdicts: dict[str, CellVerdict]) -> None:
     assert verdicts["altdiff"].alarms == ()
     assert verdicts["altdiff"].head_error == verdicts["altdiff"].base_error

@@ -23,7 +23,7 @@ class Accuracy:
         for family in FAMILIES:
             for size in SIZES:
                 instance = registry().family(family).draw(Size.parse(size), 0)
-                references[family, size] = compute_reference(instance, np.ones(instance.n))
+                references[family, size] = compute_reference(instance, instance.loss_gradient)
         return references
 
     def setup(
@@ -35,7 +35,8 @@ class Accuracy:
     ) -> None:
         cell = prepared(method, family, size)
         self.instance = cell.instance
-        self.solution, _, self.gradients, _ = cell.run()
+        call = cell.run()
+        self.solution, self.gradients = call.solution, call.gradients
         self.reference = references[family, size]
 
     def track_one_minus_cos(self, references: object, method: str, family: str, size: str) -> float:

@@ -6,10 +6,9 @@ import functools
 import os
 from dataclasses import dataclass
 
-import numpy as np
-
-from bpqp_bench import Instance, Method, Registry, Size, Solution
-from bpqp_bench.method.phase_clock import PassTime, PhaseClock
+from bpqp_bench import Instance, Method, Registry, Size
+from bpqp_bench.method.data import make_data, make_upstream
+from bpqp_bench.method.measure import Call, clock_for, measure_call
 from bpqp_bench.problem.family import TEMPLATE_SEED
 
 # "quick" is for each commit (minutes), "full" for a schedule (BPQP_BENCH_ASV=full).
@@ -44,13 +43,10 @@ class Cell:
     method: Method
     instance: Instance
 
-    def run(self) -> tuple[Solution, PassTime, dict[str, np.ndarray], PassTime]:
+    def run(self) -> Call:
         """Run one forward and backward pass under the suite's clock."""
-        clock = PhaseClock()
-        solution, forward = clock.measure(lambda: self.method.forward(self.instance, clock))
-        upstream = np.ones(self.instance.n)
-        gradients, backward = clock.measure(lambda: self.method.backward(upstream, clock))
-        return solution, forward, dict(gradients), backward
+        data, v = (make([self.instance], self.method) for make in (make_data, make_upstream))
+        return measure_call(self.method, data, v, clock_for(self.method))
 
 
 @functools.cache

@@ -41,7 +41,7 @@ class _Pass:
 
     def spend(self, ledger: Ledger) -> None:
         runs = [self.cell.run() for _ in range(_CALLS)]
-        times = [run[1] if self.direction == "forward" else run[3] for run in runs]
+        times = [run.forward if self.direction == "forward" else run.backward for run in runs]
         ledger.seconds += min(t.call if self.protocol == "call" else t.solve for t in times)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bpqp_bench.errors import BenchError, MethodError
-    from bpqp_bench.method.contract import Method, Variant
+    from bpqp_bench.method.contract import Data, Method, Variant
     from bpqp_bench.method.phase_clock import PhaseClock
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.problem.family import Family, draw
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DENSE_UP_TO",
     "BenchError",
+    "Data",
     "Family",
     "Instance",
     "Method",
@@ -46,7 +47,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("BenchError", "MethodError"), "errors"),
-    **dict.fromkeys(("Method", "Variant"), "method.contract"),
+    **dict.fromkeys(("Data", "Method", "Variant"), "method.contract"),
     "PhaseClock": "method.phase_clock",
     "Registry": "plugins.registry",
     **dict.fromkeys(("Family", "draw"), "problem.family"),

@@ -1,12 +1,13 @@
-"""Alternating differentiation (Alt-Diff), over `bpqp_bench.layers.altdiff_core`."""
+"""Alternating differentiation (Alt-Diff), over the torch layer `bpqp_bench.layers.AltDiff`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from bpqp_bench import Instance, Method, MethodError, PhaseClock, Solution, Variant
+from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
-from bpqp_bench.problem.instance import Array, Matrix
+from bpqp_bench.method.contract import FrameworkArray
 
 
 class AltDiff(Method):
@@ -27,7 +28,9 @@ class AltDiff(Method):
             "projects on the nonnegative orthant, with a 0/1 mask as derivative"
         }
     )
-    requires = ("scipy",)
+    requires = ("torch", "scipy")
+    group = "paper"
+    framework = "torch"
     parameters = MappingProxyType(
         {
             "rho": 0.0,
@@ -64,59 +67,42 @@ class AltDiff(Method):
         return None
 
     def build(self, template: Instance) -> None:
-        """Nothing is shared between instances: each has its own P, A and G."""
+        """Make the layer; nothing is shared between instances."""
+        from bpqp_bench.layers import AltDiff as Layer
         from bpqp_bench.layers.altdiff_core import Settings
 
-        if self.device != "cpu":
-            raise MethodError(f"Alt-Diff runs on the CPU, not on {self.device}")
-        if self.options["derivative"] not in ("jacobian", "vjp"):
-            raise SpecError(f"derivative={self.options['derivative']}: jacobian or vjp")
-        given: dict[str, Any] = {k: v for k, v in self.options.items() if k != "derivative"}
+        given: dict[str, Any] = dict(self.options)
+        derivative = given.pop("derivative")
         try:
-            self._settings = Settings(**given)
+            self._layer = Layer(Settings(**given), derivative)
         except ValueError as error:
             raise SpecError(f"{self.key}: {error}") from None
 
-    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
+    def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """ADMM; the status is "iteration limit" where the stopping rule was not met."""
-        from bpqp_bench.layers.altdiff_core import factorize, iterate
-
-        if reason := self.unsupported(problem):
-            raise MethodError(reason)
-        matrices = bool({"P", "A", "G"} & set(self.wrt))
+        self._data = d = data
         try:
-            with clock("setup"):
-                split = factorize(problem.P, problem.A, problem.G, self._settings)
-            with clock("solve"):
-                run = iterate(
-                    split, problem.q, problem.b, problem.h, self._settings, record=matrices
-                )
+            self._z = self._layer(d.P, d.q, d.A, d.b, d.G, d.h, clock=clock)
         except (ValueError, FloatingPointError) as error:
-            raise MethodError(f"{problem.name}: {error}") from None
-        self._work = split, run
-        return Solution(
-            z=run.z,
-            nu=run.nu,
-            lam=run.lam,
-            status=run.status,
-            iterations=run.iterations,
-            info={
-                "rho": split.rho,
-                "relative_primal_residual": run.primal_residual,
-                "relative_dual_residual": run.dual_residual,
-                "derivative": str(self.options["derivative"]),
-            },
-        )
+            raise MethodError(f"{d.name}: {error}") from None
+        return Solution(self._z)
 
-    def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array | Matrix]:
+    def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Run the derivative recursion: the whole Jacobian, or its product with v."""
-        from bpqp_bench.layers.altdiff_core import jacobian, vjp
+        import torch
 
-        split, run = self._work
-        if self.options["derivative"] == "vjp":
-            with clock("solve"):
-                return vjp(split, run, upstream, self.wrt)
-        with clock("solve"):
-            by_name = jacobian(split, run.masks, self.wrt)
-        with clock("extract"):
-            return {name: J.T @ upstream for name, J in by_name.items()}
+        wanted = [getattr(self._data, name) for name in self.wrt]
+        return dict(zip(self.wrt, torch.autograd.grad(self._z, wanted, upstream), strict=True))
+
+    def describe(self, solution: Solution) -> Solution:
+        """Add multipliers and what the layer says."""
+        (info,) = self._layer.last_info
+        nu, lam = self._layer.multipliers
+        return replace(
+            solution,
+            nu=nu,
+            lam=lam,
+            status=info["status"],
+            iterations=info["iterations"],
+            info=info,
+        )

@@ -1,32 +1,46 @@
 """BPQP: the backward pass as a quadratic program, any solver in either pass."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
-from bpqp_bench.errors import MethodError
-from bpqp_bench.method.contract import Method, Variant
-from bpqp_bench.method.phase_clock import PhaseClock
-from bpqp_bench.problem.instance import Array, Instance, Matrix
-from bpqp_bench.problem.solution import Solution
+from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
+from bpqp_bench.method.contract import FrameworkArray
 
 
 class BPQP(Method):
-    """OSQP in both passes, as in the paper, unless told otherwise (Clarabel forward for cones).
+    """The torch layer at its best: active set forward, its factors backward; batches as one.
 
-    The forward solution is polished on its binding rows, so that its gradient can be trusted on
-    every family; ``bpqp-paper`` leaves that out and has OSQP's default tolerances of 1e-3.
+    Cones are Clarabel's in the forward pass. ``bpqp-paper`` is the published configuration, OSQP in
+    both passes with its defaults. Other variants polish the forward solution on its binding rows,
+    so that its gradient can be trusted on every family.
     """
 
     name = "bpqp"
     label = "BPQP"
     reference = "Pan et al., NeurIPS 2024, Theorem 1"
     problem_classes = frozenset({"qp", "lp", "socp"})
-    requires = ("osqp", "proxsuite", "piqp", "clarabel", "daqp", "quadprog", "highspy", "scs")
+    requires = (
+        "torch",
+        "osqp",
+        "proxsuite",
+        "piqp",
+        "clarabel",
+        "daqp",
+        "quadprog",
+        "highspy",
+        "scs",
+    )
+    group = "ours"
+    framework = "torch"
+    devices = frozenset({"cpu", "cuda"})
+    dtypes = frozenset({"float64", "float32"})
+    batched = True
     parameters = MappingProxyType(
         {
-            "forward": "osqp",
-            "backward": "osqp",
-            "cone_forward": "clarabel",
+            "forward": "active-set",
+            "backward": "direct",
             "eps_abs": 1e-5,
             "eps_rel": 1e-5,
             "max_iter": 100_000,
@@ -38,66 +52,54 @@ class BPQP(Method):
     variants = MappingProxyType(
         {
             "bpqp-paper": Variant(
-                "BPQP (OSQP default tolerances)",
-                {"eps_abs": 0.0, "eps_rel": 0.0, "max_iter": 0, "polish": "none"},
-                caveats={"lp": "a tolerance of 1e-3 hides multipliers next to P = 2e-6·I"},
+                "BPQP (paper: OSQP, its defaults)",
+                {
+                    **{"forward": "osqp", "backward": "osqp"},
+                    **{"eps_abs": 0.0, "eps_rel": 0.0, "max_iter": 0, "polish": "none"},
+                },
+                caveats=MappingProxyType(
+                    {
+                        "qp": "OSQP stops at a tolerance of 1e-3",
+                        "lp": "a tolerance of 1e-3 hides multipliers next to P = 2e-6·I",
+                        "socp": "OSQP's backward pass stops at a tolerance of 1e-3",
+                    }
+                ),
             ),
-            "bpqp-direct": Variant("BPQP (direct backward)", {"backward": "direct"}),
-            "bpqp-fast": Variant(
-                "BPQP (ProxQP, direct)",
-                {"forward": "proxqp", "backward": "direct"},
-            ),
+            "bpqp-osqp": Variant("BPQP (OSQP)", {"forward": "osqp", "backward": "osqp"}),
+            "bpqp-direct": Variant("BPQP (OSQP, direct)", {"forward": "osqp"}),
+            "bpqp-fast": Variant("BPQP (ProxQP, direct)", {"forward": "proxqp"}),
         }
     )
 
     def build(self, template: Instance) -> None:
-        """Check the parameters and load the solvers; every problem is set up anew."""
-        from bpqp_bench.layers.bpqp_core import Settings
+        """Make the layer; every problem is set up anew."""
+        from bpqp_bench import layers
 
-        del template
-        self._settings = Settings(**self.options)
+        given: dict[str, Any] = dict(self.options)
+        self._layer = layers.BPQP(given.pop("forward"), given.pop("backward"), **given)
 
-    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
-        """Solve the problem and find its binding rows."""
-        from bpqp_bench.layers.bpqp_core import forward_pass
-        from bpqp_bench.layers.problem import ConvexQP
+    def forward(self, data: Data, clock: PhaseClock) -> Solution:
+        """Solve and find the binding rows."""
+        self._data = d = data
+        self._z = self._layer(d.P, d.q, d.A, d.b, d.G, d.h, cones=d.cones, clock=clock)
+        return Solution(self._z)
 
-        done = forward_pass(ConvexQP.of(problem), self._settings, clock)
-        found = done.solution
-        if found.status in {"infeasible", "unbounded", "not convex"} or found.primal == float(
-            "inf"
-        ):
-            raise MethodError(
-                f"{done.info['forward']} calls instance {problem.name} {found.status}"
-            )
-        self._done = done
-        # The dictionary is the solution's own: `backward` adds what it learns.
-        self._info: dict[str, object] = dict(done.info) | {
-            "active_rows": done.n_active,
-            "weakly_active_rows": int(done.active.weak.sum()),
-            "primal_residual": found.primal,
-            "dual_residual": found.dual,
-            "eps_abs": self._settings.eps_abs,
-            "eps_rel": self._settings.eps_rel,
-        }
-        return Solution(
-            found.z,
-            found.nu,
-            found.lam,
-            found.mu,
-            status=found.status,
-            iterations=found.iterations,
-            info=self._info,
-        )
-
-    def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array | Matrix]:
+    def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Solve the backward QP on the binding rows."""
-        from bpqp_bench.layers.bpqp_core import backward_pass, gradients
+        import torch
 
-        adjoint = backward_pass(self._done, upstream, self._settings, clock)
-        self._info["gradient"] = adjoint.gradient
-        self._info["backward_status"] = adjoint.status
-        if adjoint.iterations is not None:
-            self._info["backward_iterations"] = adjoint.iterations
-        with clock("extract"):
-            return gradients(self._done, adjoint, self.wrt)
+        wanted = [getattr(self._data, name) for name in self.wrt]
+        return dict(zip(self.wrt, torch.autograd.grad(self._z, wanted, upstream), strict=True))
+
+    def describe(self, solution: Solution) -> Solution:
+        """Add multipliers and what the layer says of both passes."""
+        duals = dict(zip(("nu", "lam", "mu"), self._layer.multipliers, strict=False))
+        facts = self._layer.last_info
+        status = tuple(str(fact["status"]) for fact in facts)
+        return replace(
+            solution,
+            **duals,
+            status=status if self._data.batch > 1 else status[0],
+            iterations=facts[0]["iterations"],
+            info=facts[0],
+        )

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.errors import MethodError, SpecError
-from bpqp_bench.method.contract import Method, Variant
-from bpqp_bench.method.phase_clock import PhaseClock
-from bpqp_bench.problem.instance import Array, Instance
-from bpqp_bench.problem.solution import Solution
+from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
+from bpqp_bench.errors import SpecError
+from bpqp_bench.problem.instance import Array
 
 _TIGHTER = {
     "CLARABEL": ("tol_feas", "tol_gap_abs", "tol_gap_rel"),
@@ -55,6 +53,7 @@ class Cvxpy(Method):
     reference = "Agrawal et al., NeurIPS 2019; Agrawal et al., J. Appl. Numer. Optim. 2019"
     problem_classes = frozenset({"qp", "lp", "socp"})
     requires = ("cvxpy", "diffcp", "clarabel", "scs")
+    group = "paper"
     parameters = MappingProxyType(
         {
             "form": "parameters",
@@ -64,6 +63,7 @@ class Cvxpy(Method):
             "drop_epsilon": False,  # LP without its ε‖z‖²: another problem, see `poses`
         }
     )
+    caveats = MappingProxyType({"lp": "tolerances of 1e-8 hide multipliers next to P = 2e-6·I"})
     variants = MappingProxyType(
         {
             "cvxpy-paper": Variant(
@@ -122,32 +122,32 @@ class Cvxpy(Method):
             self._assign(template, self._compiled)
             self._problem.get_problem_data(cp.DIFFCP, enforce_dpp=True)
 
-    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
+    def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Assign, canonicalize, solve."""
         import cvxpy as cp
 
         if self.options["form"] == "constants":
-            return self._forward_constants(problem, clock)
+            return self._forward_constants(data, clock)
         with clock("prepare"):
-            structure = self._structure(problem)
+            structure = self._structure(data)
             if structure != self._compiled:
-                raise MethodError(f"{problem.name} has another structure than the template")
-            self._assign(problem, structure)
-            data, chain, inverse = self._problem.get_problem_data(cp.DIFFCP, enforce_dpp=True)
+                raise MethodError(f"{data.name} has another structure than the template")
+            self._assign(data, structure)
+            program, chain, inverse = self._problem.get_problem_data(cp.DIFFCP, enforce_dpp=True)
         with clock("solve"):
             try:
                 raw = chain.solve_via_data(
-                    self._problem, data, False, False, dict(self._solver_options)
+                    self._problem, program, False, False, dict(self._solver_options)
                 )
             except Exception as error:
-                raise _failure(problem, error) from error
+                raise _failure(data, error) from error
         with clock("extract"):
             _spell_status(raw)
             try:
                 self._problem.unpack_results(raw, chain, inverse)
             except Exception as error:
-                raise _failure(problem, error) from error
-            return self._solution(problem)
+                raise _failure(data, error) from error
+            return self._solution(data)
 
     def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array]:
         """Differentiate by `Problem.backward`; ∇P follows from ∇R by the chain rule."""
@@ -158,7 +158,7 @@ class Cvxpy(Method):
         with clock("extract"):
             return {name: self._gradient(name) for name in self.wrt}
 
-    def _structure(self, problem: Instance) -> _Structure:
+    def _structure(self, problem: Instance | Data) -> _Structure:
         quadratic = "none"
         if not self.options["drop_epsilon"] and problem.P.size:
             entries = problem.P.count_nonzero() if sp.issparse(problem.P) else None
@@ -224,7 +224,7 @@ class Cvxpy(Method):
             cones.append(cp.SOC(C[i] @ z + d[i], F @ z + g))
         return cones
 
-    def _assign(self, problem: Instance, structure: _Structure) -> None:
+    def _assign(self, problem: Instance | Data, structure: _Structure) -> None:
         values: dict[str, Any] = {"q": problem.q, "A": _dense(problem.A), "b": problem.b}
         values |= {"G": _dense(problem.G), "h": problem.h}
         if structure.quadratic == "diagonal":
@@ -242,7 +242,7 @@ class Cvxpy(Method):
         for name, parameter in self._given.items():
             parameter.value = values[name]
 
-    def _forward_constants(self, problem: Instance, clock: PhaseClock) -> Solution:
+    def _forward_constants(self, problem: Data, clock: PhaseClock) -> Solution:
         import cvxpy as cp
 
         with clock("prepare"):
@@ -266,7 +266,7 @@ class Cvxpy(Method):
         with clock("extract"):
             return self._solution(problem)
 
-    def _solution(self, problem: Instance) -> Solution:
+    def _solution(self, problem: Data) -> Solution:
         status = str(self._problem.status)
         if self._z.value is None:
             raise MethodError(f"{problem.name} has no solution by CVXPY: {status}")
@@ -284,7 +284,7 @@ class Cvxpy(Method):
             info=self._info(problem),
         )
 
-    def _info(self, problem: Instance) -> dict[str, object]:
+    def _info(self, problem: Data) -> dict[str, object]:
         # SCS stops at 1e-5 by default, above the 2e-6 of the LP's quadratic term.
         coarse = self.options["solver"] == "SCS" and not 0 < self.options["tolerance"] < 1e-6
         return {"approximate": True} if coarse and problem.problem_class == "lp" else {}
@@ -310,7 +310,7 @@ def _spell_status(raw: dict[str, Any]) -> None:
     raw["info"]["status"] = _INACCURATE.get(words, words)
 
 
-def _failure(problem: Instance, error: Exception) -> MethodError:
+def _failure(problem: Data, error: Exception) -> MethodError:
     if isinstance(error, KeyError) and "Inaccurate" in str(error):
         # CVXPY 1.9 has no entry for what diffcp 1.1 calls "Optimal Inaccurate".
         return MethodError(

@@ -1,14 +1,13 @@
 """Exact: differentiate the full KKT system, the paper's first baseline."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
-from bpqp_bench.method.contract import Method, Variant
-from bpqp_bench.method.phase_clock import PhaseClock
-from bpqp_bench.problem.instance import Array, Instance
-from bpqp_bench.problem.solution import Solution
+from bpqp_bench.method.contract import FrameworkArray
 
 
 class Exact(Method):
@@ -23,7 +22,10 @@ class Exact(Method):
     label = "Exact"
     reference = "Amos and Kolter, ICML 2017, eq. 6; Pan et al., NeurIPS 2024, section 5.1"
     problem_classes = frozenset({"qp", "lp", "socp"})
-    requires = ("osqp", "clarabel")
+    requires = ("torch", "osqp", "clarabel")
+    group = "paper"
+    framework = "torch"
+    dtypes = frozenset({"float64", "float32"})
     parameters = MappingProxyType(
         {
             "backward": "inverse",
@@ -45,21 +47,22 @@ class Exact(Method):
         }
     )
 
+    def unsupported(self, instance: Instance) -> str | None:
+        """Say no to gradients of sparse matrices: the whole KKT matrix is dense."""
+        if instance.is_sparse and {"P", "A", "G"} & set(self.wrt):
+            return "no gradient of a sparse matrix: the whole KKT matrix is dense"
+        return super().unsupported(instance)
+
     def build(self, template: Instance) -> None:
-        """Do nothing: the solver is set up anew for every problem, as in the paper.
+        """Make the layer; the solver is set up anew for every problem, as in the paper.
 
         Raises
         ------
         SpecError
-            If the parameter ``backward`` is neither "inverse" nor "solve".
+            If a parameter has an unknown value.
         """
-        if self.options["backward"] not in ("inverse", "solve"):
-            raise SpecError(f"backward={self.options['backward']} of {self.key}: inverse or solve")
-
-    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
-        """Solve by OSQP, or by Clarabel where there are cones."""
+        from bpqp_bench.layers import ExactKKT
         from bpqp_bench.layers.bpqp_core import Settings
-        from bpqp_bench.layers.exact import solve_forward
 
         o: Any = self.options
         settings = Settings(
@@ -69,17 +72,34 @@ class Exact(Method):
             max_iter=o["max_iter"],
             polish=o["polish"],
         )
-        self._problem = problem
-        self._solution = solve_forward(problem, settings, clock)
-        return self._solution
+        try:
+            self._layer = ExactKKT(o["backward"], settings)
+        except ValueError as error:
+            raise SpecError(f"{self.key}: {error}") from None
 
-    def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array]:
+    def forward(self, data: Data, clock: PhaseClock) -> Solution:
+        """Solve by OSQP, or by Clarabel where there are cones."""
+        self._data = d = data
+        self._z = self._layer(d.P, d.q, d.A, d.b, d.G, d.h, cones=d.cones, clock=clock)
+        return Solution(self._z)
+
+    def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Evaluate the optimality conditions (prepare), assemble, invert or solve."""
-        from bpqp_bench.layers.exact import exact_adjoint, gradients, kkt_point
+        import torch
 
-        s = self._solution
-        with clock("prepare"):
-            point = kkt_point(self._problem, s.z, s.nu, s.lam, s.mu)
-        adjoint = exact_adjoint(point, upstream, self.options["backward"], clock)
-        with clock("extract"):
-            return gradients(point, adjoint, self.wrt)
+        wanted = [getattr(self._data, name) for name in self.wrt]
+        return dict(zip(self.wrt, torch.autograd.grad(self._z, wanted, upstream), strict=True))
+
+    def describe(self, solution: Solution) -> Solution:
+        """Add multipliers and what the layer says."""
+        (info,) = self._layer.last_info
+        nu, lam, mu = self._layer.multipliers
+        return replace(
+            solution,
+            nu=nu,
+            lam=lam,
+            mu=mu,
+            status=info["status"],
+            iterations=info["iterations"],
+            info=info,
+        )

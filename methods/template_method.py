@@ -24,6 +24,8 @@ class KKTExample(Method):
         }
     )
     requires = ("qpsolvers", "daqp")  # import names; if one is missing, the method is skipped
+    framework = "numpy"  # or "torch", "jax": whose arrays `forward` and `backward` are given
+    batched = False  # True: `forward` is given a batch as one, with a leading dimension
     parameters = MappingProxyType({"solver": "daqp", "active_tol": 1e-9})
     variants = MappingProxyType({"kkt-piqp": Variant("KKT (PIQP)", {"solver": "piqp"})})
 
@@ -36,27 +38,27 @@ class KKTExample(Method):
     def build(self, template):
         """Do here what is done once per family and size: canonicalize, compile, train."""
 
-    def forward(self, problem, clock):
+    def forward(self, data, clock):
         """Solve; every phase that can be told apart is marked on the clock."""
         import qpsolvers  # here and not above: listing the methods must not need the library
 
-        p = problem
+        p = data
         with clock("prepare"):  # from the caller's arrays to the solver's own objects
             qp = qpsolvers.Problem(p.P, p.q, p.G, p.h, p.A, p.b)
         with clock("solve"):  # qpsolvers hides the solver's set-up, so it is in here too
             found = qpsolvers.solve_problem(qp, solver=self.options["solver"])
         if not found.found:
             raise MethodError(f"{p.name}: no solution found, it may be infeasible or unbounded")
-        with clock("extract"):  # back to NumPy arrays
+        with clock("extract"):  # what the backward pass will need
             lam = np.maximum(found.z, 0.0)
-            self._problem, self._z, self._active = p, found.x, lam > self.options["active_tol"]
+            self._data, self._active = p, lam > self.options["active_tol"]
             return Solution(z=found.x, nu=found.y, lam=lam)
 
     def backward(self, upstream, clock):
-        """Return the gradients of all names in `wrt`, for the problem last solved."""
+        """Return the gradients of all names in `wrt`, for the data last solved."""
         if set(self.wrt) - {"q", "b", "h"}:
             raise MethodError("gradients of q, b and h only")
-        p, active = self._problem, self._active
+        p, active = self._data, self._active
         with clock("setup"):
             C = np.concatenate([p.A, p.G[active]])
             K = np.block([[p.P, C.T], [C, np.zeros((len(C), len(C)))]])

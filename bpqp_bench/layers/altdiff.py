@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 
 from bpqp_bench.layers.altdiff_core import Settings, factorize, iterate, jacobian, vjp
+from bpqp_bench.layers.problem import Phase, no_clock
 
 __all__ = ["AltDiff", "Settings"]
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, settings: Settings, derivative: str, *parameters: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, layer: AltDiff, clock: Phase, *parameters: torch.Tensor) -> torch.Tensor:
         P, q, A, b, G, h = (part.detach().numpy() for part in parameters)
-        split = factorize(P, A, G, settings)
+        with clock("setup"):
+            split = factorize(P, A, G, layer.settings)
         matrices = any(ctx.needs_input_grad[2 + i] for i in (0, 2, 4))
-        trajectory = iterate(split, q, b, h, settings, record=matrices)
-        ctx.work = split, trajectory, derivative
-        return torch.from_numpy(trajectory.z)
+        with clock("solve"):
+            run = iterate(split, q, b, h, layer.settings, record=matrices)
+        layer.multipliers = torch.from_numpy(run.nu), torch.from_numpy(run.lam)
+        layer.last_info = [
+            {
+                "status": run.status,
+                "iterations": run.iterations,
+                "rho": split.rho,
+                "relative_primal_residual": run.primal_residual,
+                "relative_dual_residual": run.dual_residual,
+            }
+        ]
+        if run.status != "solved":
+            warnings.warn(f"Alt-Diff ended with status {run.status!r}", stacklevel=2)
+        ctx.work = split, run, layer.derivative, clock
+        return torch.from_numpy(run.z)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
-        split, trajectory, derivative = ctx.work
+        split, run, derivative, clock = ctx.work
         needed = [n for n, need in zip("PqAbGh", ctx.needs_input_grad[2:], strict=True) if need]
         v = upstream[0].detach().numpy()
-        if derivative == "jacobian":
-            by_name = jacobian(split, trajectory.masks, needed)
-            found = {name: J.T @ v for name, J in by_name.items()}
-        else:
-            found = vjp(split, trajectory, v, needed)
+        with clock("solve"):
+            if derivative == "jacobian":
+                by_name = jacobian(split, run.masks, needed)
+                found = {name: J.T @ v for name, J in by_name.items()}
+            else:
+                found = vjp(split, run, v, needed)
         return None, None, *(torch.from_numpy(found[n]) if n in found else None for n in "PqAbGh")
 
 
@@ -47,6 +63,13 @@ class AltDiff(torch.nn.Module):
         "vjp" (all six parameters) or "jacobian" (as published; q, b and h): the same gradients.
         The Jacobian recursion runs in the backward pass; see docs/altdiff.md.
 
+    Attributes
+    ----------
+    last_info
+        Status, iterations, ρ and relative residuals of the last call, in a list of one.
+    multipliers
+        ν and λ of the last call.
+
     Raises
     ------
     ValueError
@@ -59,6 +82,8 @@ class AltDiff(torch.nn.Module):
             raise ValueError(f"derivative {derivative!r} is neither 'jacobian' nor 'vjp'")
         self.settings = settings or Settings()
         self.derivative = derivative
+        self.last_info: list[dict[str, object]] = []
+        self.multipliers: tuple[torch.Tensor, ...] | None = None
 
     def forward(
         self,
@@ -68,14 +93,18 @@ class AltDiff(torch.nn.Module):
         b: torch.Tensor,
         G: torch.Tensor,
         h: torch.Tensor,
+        *,
+        clock: Phase = no_clock,
     ) -> torch.Tensor:
-        """Return z of shape (n,).
+        """Return z of shape (n,); see ``last_info`` for whether the stopping rule was met.
 
         Parameters
         ----------
         P, q, A, b, G, h
             Dense float64 CPU tensors: (n, n) symmetric, (n,), (neq, n), (neq,), (nineq, n),
             (nineq,).
+        clock
+            Called with the name of a phase; returns the context manager that it runs in.
 
         Raises
         ------
@@ -91,4 +120,4 @@ class AltDiff(torch.nn.Module):
             raise ValueError(
                 "the Jacobian with respect to P, A or G has n·n² entries; use derivative='vjp'"
             )
-        return _Function.apply(self.settings, self.derivative, *parameters)  # type: ignore[no-any-return,no-untyped-call]
+        return _Function.apply(self, clock, *parameters)  # type: ignore[no-any-return,no-untyped-call]

@@ -17,6 +17,7 @@ from bpqp_bench.layers.primal_dual import batched, lapack
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Instances, SolverPass
 from bpqp_bench.layers.torch_data import Argument, Batch, check_convex, check_finite, read_batch
+from bpqp_bench.problem.instance import SecondOrderCone
 
 __all__ = ["BPQP", "BPQPWarning"]
 
@@ -72,6 +73,9 @@ class BPQP(torch.nn.Module):
     state
         Mask of the binding rows of the last call, (nineq,) or (batch, nineq), from which a next
         call may start; None before the first.
+    multipliers
+        ν (neq,), λ (nineq,) and, where cones were given, μ (cones,) of the last call, with a
+        leading dimension for a batch; copies in float64.
     clock
         The clock in force; may be set before either pass.
 
@@ -111,12 +115,18 @@ class BPQP(torch.nn.Module):
         self.clock = clock
         self.state: Tensor | None = None
         self._facts: Any = list
+        self._duals: tuple[Any, ...] = ()
 
     @property
     def last_info(self) -> Info:
         """One dictionary per instance of the last call."""
         found: Info = self._facts()
         return found
+
+    @property
+    def multipliers(self) -> tuple[Tensor, ...]:
+        """Multipliers of the last call."""
+        return tuple(torch.as_tensor(dual).detach().clone() for dual in self._duals)
 
     def extra_repr(self) -> str:
         """Show the two solvers."""
@@ -131,6 +141,7 @@ class BPQP(torch.nn.Module):
         G: Argument | None = None,
         h: Tensor | None = None,
         *,
+        cones: Sequence[SecondOrderCone] = (),
         start: Tensor | None = None,
         clock: Phase | None = None,
     ) -> Tensor:
@@ -144,6 +155,9 @@ class BPQP(torch.nn.Module):
             gradient is the sum. A and b, or G and h, may be None. P, A and G may be torch sparse
             tensors (COO, CSR, CSC; never batched) or SciPy sparse matrices (constants); nothing is
             made dense then, and gradients are sparse on the same pattern.
+        cones
+            Further constraints ‖Fz + g‖ ≤ cᵀz + d, the same for a whole batch, with arrays or
+            tensors; constants, without gradients.
         start
             Mask of the rows that are thought to bind, as in ``state``: where it is nearly right,
             the active-set method needs fewer steps. It never changes the solution.
@@ -166,22 +180,27 @@ class BPQP(torch.nn.Module):
         if clock is not None:
             self.clock = clock
         given = (P, q, A, b, G, h)
-        call = Call(lambda *arguments: self._solve(arguments, start), given, lambda: self.clock)
+        call = Call(
+            lambda *arguments: self._solve(arguments, start, cones), given, lambda: self.clock
+        )
         z = solve(call, given)
         solved = call.solved
-        self._facts, self.state = solved.facts, solved.state
+        self._facts, self.state, self._duals = solved.facts, solved.state, solved.duals
         return z
 
-    def _solve(self, given: Sequence[Any], start: Tensor | None) -> Passes:
+    def _solve(
+        self, given: Sequence[Any], start: Tensor | None, cones: Sequence[SecondOrderCone]
+    ) -> Passes:
         settings, clock = self.settings, self.clock
         with clock("prepare"):
-            data = read_dense(*given)
+            data = None if cones else read_dense(*given)
         if data is not None and settings.shares_factors:
             passes = _by_active_set(data, settings, start, clock)
             if passes is not None:
                 return passes
         with clock("prepare"):
-            batch = read_batch(*given) if data is None else Batch.of(data)
+            P, q, A, b, G, h = given
+            batch = read_batch(P, q, A, b, G, h, cones) if data is None else Batch.of(data)
             check_finite(batch)
             if self.check:
                 check_convex(batch)

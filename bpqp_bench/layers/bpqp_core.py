@@ -76,8 +76,7 @@ class Settings:
     polish
         "none"; "solver", OSQP's own polishing in the passes that OSQP solves; "active-set", which
         solves the forward problem exactly on its binding rows and corrects them (`polish_qp`; where
-        that fails, the solver is asked once more, with a tolerance of 1e-9),
-        and has OSQP polish its backward pass, where all rows are equalities.
+        that fails, the solver is asked once more, with a tolerance of 1e-9).
     active_tol
         Slack and multiplier, relative to the scale of the data, below which a row is weakly active;
         0 takes ten times the residuals that the solver achieved.
@@ -322,7 +321,7 @@ def adjoint_qp(
         scale_v = float(np.abs(upstream).max()) or 1.0
         G, h = _no_rows(C), np.zeros(0)
         problem = ConvexQP(H / scale_h, upstream / scale_v, C, np.zeros(C.shape[0]), G, h)
-    own_polish = settings.polish != "none" and settings.backward == "osqp"
+    own_polish = settings.polish == "solver" and settings.backward == "osqp"
     found = solve_qp(problem, settings.backward, settings.tolerances, clock, own_polish)
     dependent = False
     if not np.isfinite(found.z).all() and C.shape[0] and not sp.issparse(C):

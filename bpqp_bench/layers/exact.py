@@ -35,9 +35,8 @@ from scipy.linalg import lapack
 from bpqp_bench.errors import MethodError
 from bpqp_bench.layers.bpqp_core import Settings, forward_pass
 from bpqp_bench.layers.cones import cone_terms
-from bpqp_bench.layers.problem import ConvexQP, Phase, no_clock
+from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock
 from bpqp_bench.problem.instance import Array, Instance, Matrix
-from bpqp_bench.problem.solution import Solution
 
 __all__ = [
     "Adjoint",
@@ -92,7 +91,7 @@ class Adjoint:
     lam: Array
 
 
-def solve_forward(problem: Instance, settings: Settings, phase: Phase = no_clock) -> Solution:
+def solve_forward(qp: ConvexQP, settings: Settings, phase: Phase = no_clock) -> QPSolution:
     """Solve the problem by the very forward pass of BPQP, so that only the backward passes differ.
 
     Raises
@@ -102,21 +101,18 @@ def solve_forward(problem: Instance, settings: Settings, phase: Phase = no_clock
     SpecError
         If there is no such solver, or it takes no cones.
     """
-    found = forward_pass(ConvexQP.of(problem), settings, phase).solution
+    found = forward_pass(qp, settings, phase).solution
     if not np.isfinite(found.z).all():
-        raise MethodError(f"{problem.name} has no solution by {settings.forward}: {found.status}")
-    return Solution(
-        found.z,
-        found.nu,
-        found.lam,
-        found.mu if problem.cones else None,
-        status=found.status,
-        iterations=found.iterations,
-    )
+        raise MethodError(f"no solution by {settings.forward}: {found.status}")
+    return found
 
 
 def kkt_point(
-    problem: Instance, z: Array, nu: Array | None, lam: Array | None, mu: Array | None = None
+    problem: ConvexQP | Instance,
+    z: Array,
+    nu: Array | None,
+    lam: Array | None,
+    mu: Array | None = None,
 ) -> KKTPoint:
     """Evaluate the optimality conditions' ingredients at a solution.
 
@@ -140,14 +136,13 @@ def kkt_point(
     terms = cone_terms(ConvexQP.of(problem), z, mu, everyone)
     if terms.tip:
         raise MethodError(
-            f"the solution of {problem.name} lies at the tip of a cone, where the constraint has "
-            "no gradient"
+            "the solution lies at the tip of a cone, where the constraint has no gradient"
         )
     return KKTPoint(
         _dense(terms.hessian),
         A,
         np.vstack([G, terms.rows]),
-        np.concatenate([g, problem.cone_values(z)]),
+        np.concatenate([g, [cone.value(z) for cone in problem.cones]]),
         z,
         nu,
         np.concatenate([lam, mu]),

@@ -2,50 +2,73 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, get_args
 
-import numpy as np
 import torch
 
+from bpqp_bench.errors import InstanceError
+from bpqp_bench.layers.bpqp import BPQPWarning
 from bpqp_bench.layers.bpqp_core import Settings
 from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_point, solve_forward
-from bpqp_bench.problem.instance import Instance, Size
+from bpqp_bench.layers.problem import Phase, no_clock
+from bpqp_bench.layers.torch_data import NAMES, Argument, Batch, read_batch
+from bpqp_bench.problem.instance import SecondOrderCone
 
 __all__ = ["ExactKKT"]
-
-_NAMES = ("P", "q", "A", "b", "G", "h")
 
 
 class _Function(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layer: ExactKKT, *parameters: torch.Tensor) -> torch.Tensor:
-        P, q, A, b, G, h = (
-            np.asarray(p.detach().cpu().numpy(), dtype=np.float64) for p in parameters
-        )
-        # The layer does not name its problems: no hash is needed.
-        problem = Instance(
-            P, q, A, b, G, h, family="layer", size=Size(q.size, len(G)), sha256="unnamed"
-        )
-        found = solve_forward(problem, layer.settings)
+    def forward(
+        ctx: Any, layer: ExactKKT, batch: Batch, clock: Phase, *tensors: torch.Tensor | None
+    ) -> torch.Tensor:
+        qp = batch.instance(0)
+        found = solve_forward(qp, layer.settings, clock)
         if found.status != "solved":
-            raise RuntimeError(
-                f"forward pass by {layer.settings.forward} ended with status {found.status}"
+            warnings.warn(
+                f"{layer.settings.forward} ended with status {found.status!r}",
+                BPQPWarning,
+                stacklevel=2,
             )
-        ctx.point = kkt_point(problem, found.z, found.nu, found.lam)
-        ctx.layer = layer
-        return torch.from_numpy(found.z).to(parameters[1])
+        layer.multipliers = tuple(torch.from_numpy(y) for y in (found.nu, found.lam, found.mu))
+        layer.last_info = [
+            {
+                "status": found.status,
+                "iterations": found.iterations,
+                "primal_residual": found.primal,
+                "dual_residual": found.dual,
+            }
+        ]
+        ctx.work = qp, found, layer.backward_mode, clock
+        # Saved only so that autograd notices if a caller changes the data in between.
+        ctx.save_for_backward(*tensors)
+        q = tensors[1]
+        assert q is not None
+        return torch.tensor(found.z, dtype=q.dtype, device=q.device)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        v = np.asarray(upstream[0].detach().cpu().numpy(), dtype=np.float64)
-        adjoint = exact_adjoint(ctx.point, v, ctx.layer.backward_mode)
-        needed = ctx.needs_input_grad[1:]
-        wanted = [name for name, need in zip(_NAMES, needed, strict=True) if need]
-        found = gradients(ctx.point, adjoint, wanted)
-        return None, *(
-            torch.from_numpy(found[name]).to(upstream[0]) if name in found else None
-            for name in _NAMES
-        )
+        qp, at, mode, clock = ctx.work
+        tensors = dict(zip(NAMES, ctx.saved_tensors, strict=True))
+        v = upstream[0].detach().to(device="cpu", dtype=torch.float64).numpy()
+        with clock("prepare"):
+            point = kkt_point(qp, at.z, at.nu, at.lam, at.mu)
+        adjoint = exact_adjoint(point, v, mode, clock)
+        with clock("extract"):
+            needed = zip(NAMES, ctx.needs_input_grad[3:], strict=True)
+            found = gradients(point, adjoint, [name for name, need in needed if need])
+            return (
+                None,
+                None,
+                None,
+                *(
+                    torch.from_numpy(found[name]).to(tensors[name]) if name in found else None
+                    for name in NAMES
+                ),
+            )
 
 
 class ExactKKT(torch.nn.Module):
@@ -58,6 +81,13 @@ class ExactKKT(torch.nn.Module):
         baseline, many times slower and no more exact.
     settings
         Forward solver, stopping rule and polishing; what they say of a backward pass is not used.
+
+    Attributes
+    ----------
+    last_info
+        Status, iterations and residuals of the last call, in a list of one as `BPQP` has it.
+    multipliers
+        ν, λ and μ (of cones) of the last call.
 
     Raises
     ------
@@ -81,36 +111,50 @@ class ExactKKT(torch.nn.Module):
             raise ValueError(f"backward {backward!r} is neither 'inverse' nor 'solve'")
         self.backward_mode: Mode = backward
         self.settings = settings or Settings()
+        self.last_info: list[dict[str, object]] = []
+        self.multipliers: tuple[torch.Tensor, ...] | None = None
 
     def forward(
         self,
-        P: torch.Tensor,
+        P: Argument,
         q: torch.Tensor,
-        A: torch.Tensor | None = None,
+        A: Argument | None = None,
         b: torch.Tensor | None = None,
-        G: torch.Tensor | None = None,
+        G: Argument | None = None,
         h: torch.Tensor | None = None,
+        *,
+        cones: Sequence[SecondOrderCone] = (),
+        clock: Phase = no_clock,
     ) -> torch.Tensor:
         """Return z* of shape (n,) of minimize ½zᵀPz + qᵀz subject to Az = b, Gz ≤ h.
 
         Parameters
         ----------
         P, q, A, b, G, h
-            Dense tensors (n, n) symmetric, (n,), (neq, n), (neq,), (nineq, n), (nineq,); A and b,
-            or G and h, may be None.
+            Tensors (n, n) symmetric, (n,), (neq, n), (neq,), (nineq, n), (nineq,); A and b, or G
+            and h, may be None. Sparse matrices are made dense and get no gradient.
+        cones
+            Further constraints ‖Fz + g‖ ≤ cᵀz + d; constants.
+        clock
+            Called with the name of a phase; returns the context manager that it runs in.
 
         Raises
         ------
         InstanceError
-            If shapes don't fit or entries are not finite.
+            If shapes don't fit, entries are not finite, there is a batch, or a sparse matrix
+            requires a gradient.
         MethodError
             If the problem is infeasible or unbounded.
-        RuntimeError
-            If the solver does not reach its tolerance.
         """
-        no_rows, nothing = q.new_zeros(0, q.shape[0]), q.new_zeros(0)
-        A = no_rows if A is None else A
-        b = nothing if b is None else b
-        G = no_rows if G is None else G
-        h = nothing if h is None else h
-        return _Function.apply(self, P, q, A, b, G, h)  # type: ignore[no-any-return,no-untyped-call]
+        given = (P, q, A, b, G, h)
+        with clock("prepare"):
+            batch = read_batch(*given, cones)
+        if batch.batched:
+            raise InstanceError("ExactKKT takes one problem a call, without a batch dimension")
+        tensors = [value if isinstance(value, torch.Tensor) else None for value in given]
+        for name, tensor in zip(NAMES, tensors, strict=True):
+            if tensor is not None and tensor.requires_grad and tensor.layout != torch.strided:
+                raise InstanceError(f"ExactKKT has no gradient of a sparse {name}; BPQP has")
+        apply: Any = _Function.apply  # autograd's own is untyped
+        z: torch.Tensor = apply(self, batch, clock, *tensors)
+        return z

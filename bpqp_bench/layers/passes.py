@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ class Passes(Protocol):
     """A solved call.
 
     ``z`` has the shape that the layer returns, in float64; ``state`` the mask of binding rows,
-    (nineq,) or (batch, nineq); ``facts()`` gives one dictionary per instance, as in
-    `BPQP.last_info`, and keeps no factorization alive.
+    (nineq,) or (batch, nineq); ``duals`` ν, λ and, where there are cones, μ, as arrays or tensors;
+    ``facts()`` gives one dictionary per instance, as in `BPQP.last_info`, and keeps no
+    factorization alive.
     """
 
     z: Tensor
     state: Tensor
+    duals: tuple[Any, ...]
 
     @property
     def facts(self) -> Callable[[], Info]:
@@ -54,8 +56,10 @@ class SinglePass:
         self._own, self._point = data.own, point
         self.z = torch.from_numpy(point.z)
         self.state = torch.from_numpy(point.active)
+        self.duals: tuple[Any, ...] = (point.nu, point.lam)
         if data.batched:
             self.z, self.state = self.z.unsqueeze(0), self.state.unsqueeze(0)
+            self.duals = (point.nu[None], point.lam[None])
         self._facts = solved(
             point.steps, point.primal, point.dual, int(point.active.sum()), int(point.weak.sum())
         )
@@ -111,6 +115,7 @@ class BatchPass:
                 into[i] = torch.from_numpy(value).to(into)
         self._at = z, nu, lam
         self.z, self.state = (z, active) if data.batched else (z[0], active[0])
+        self.duals: tuple[Any, ...] = (nu, lam) if data.batched else (nu[0], lam[0])
         self.facts = _BatchFacts(point, others.info)
 
     def pullback(

@@ -63,7 +63,7 @@ class ConvexQP:
     cones: tuple[SecondOrderCone, ...] = ()
 
     @classmethod
-    def of(cls, instance: Instance) -> ConvexQP:
+    def of(cls, instance: Instance | ConvexQP) -> ConvexQP:
         """Take the data of an instance, without a copy."""
         i = instance
         return cls(i.P, i.q, i.A, i.b, i.G, i.h, i.cones)

@@ -69,6 +69,10 @@ class Instances:
         # What a solver leaves in λ outside the binding rows is noise.
         return done.solution.z, done.solution.nu, np.where(rows, done.solution.lam, 0.0), rows
 
+    def of_cones(self, i: int) -> Array:
+        """Return μ*, the multipliers of the cones."""
+        return self._done[i].solution.mu
+
     def adjoint(self, i: int, upstream: Array, clock: Phase) -> tuple[Array, Array, Array]:
         """Solve the backward QP of instance i: z̃, ν̃, λ̃."""
         try:
@@ -96,10 +100,13 @@ class SolverPass:
         self._batch, self._likes = batch, likes
         self._instances = Instances(batch, range(batch.count), settings, clock)
         self.facts = partial(_listed, self._instances.info)
-        solutions = [self._instances.solution(i) for i in range(batch.count)]
-        z, rows = (np.stack([part[k] for part in solutions]) for k in (0, 3))
-        self.z = torch.from_numpy(z if batch.batched else z[0])
-        self.state = torch.from_numpy(rows if batch.batched else rows[0])
+        solutions = [
+            (*self._instances.solution(i), self._instances.of_cones(i)) for i in range(batch.count)
+        ]
+        stacked = [np.stack(parts) for parts in zip(*solutions, strict=True)]
+        z, nu, lam, rows, mu = stacked if batch.batched else [part[0] for part in stacked]
+        self.z, self.state = torch.from_numpy(z), torch.from_numpy(rows)
+        self.duals = (nu, lam, mu) if batch.cones else (nu, lam)
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False

@@ -15,7 +15,7 @@ from scipy.linalg import lapack
 from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.dense_data import DenseData
 from bpqp_bench.layers.problem import ConvexQP
-from bpqp_bench.problem.instance import Array, Matrix
+from bpqp_bench.problem.instance import Array, Matrix, SecondOrderCone
 
 __all__ = [
     "NAMES",
@@ -42,13 +42,14 @@ class Batch:
     """Arguments of one call in float64, and which of them have a batch dimension.
 
     ``own`` has the names of the arguments that vary over the batch; ``rounding`` is the precision
-    of the type that they came in.
+    of the type that they came in; ``cones`` are the same for all.
     """
 
     values: dict[str, Matrix]
     own: frozenset[str]
     count: int
     rounding: float
+    cones: tuple[SecondOrderCone, ...] = ()
 
     @classmethod
     def of(cls, data: DenseData) -> Batch:
@@ -64,7 +65,8 @@ class Batch:
 
     def instance(self, i: int) -> ConvexQP:
         """Return the data of instance i."""
-        return ConvexQP(*(self._part(name, i) for name in NAMES))
+        P, q, A, b, G, h = (self._part(name, i) for name in NAMES)
+        return ConvexQP(P, q, A, b, G, h, self.cones)
 
     def _part(self, name: str, i: int) -> Matrix:
         value = self.values[name]
@@ -72,7 +74,13 @@ class Batch:
 
 
 def read_batch(
-    P: Argument, q: Argument, A: Argument, b: Argument, G: Argument, h: Argument
+    P: Argument,
+    q: Argument,
+    A: Argument,
+    b: Argument,
+    G: Argument,
+    h: Argument,
+    cones: Sequence[SecondOrderCone] = (),
 ) -> Batch:
     """Convert to NumPy and CSC in float64, P to its symmetric part; check shapes.
 
@@ -108,13 +116,32 @@ def read_batch(
         raise InstanceError(f"batch sizes differ ({listed})")
     _check_shapes(values, n)
     batch = Batch(
-        values, frozenset(own), next(iter(sizes.values()), 1), float(torch.finfo(q.dtype).eps)
+        values,
+        frozenset(own),
+        next(iter(sizes.values()), 1),
+        float(torch.finfo(q.dtype).eps),
+        tuple(_read_cone(i, cone, n) for i, cone in enumerate(cones)),
     )
     P = values["P"]
     values["P"] = (
         sp.csc_matrix((P + P.T) * 0.5) if sp.issparse(P) else 0.5 * (P + P.swapaxes(-1, -2))
     )
     return batch
+
+
+def _read_cone(i: int, cone: SecondOrderCone, n: int) -> SecondOrderCone:
+    F, g, c = (
+        _read(name, part)
+        if isinstance(part, torch.Tensor) or sp.issparse(part)
+        else np.asarray(part, dtype=np.float64)
+        for name, part in (("P", cone.F), ("q", cone.g), ("q", cone.c))
+    )
+    if F.shape != (g.shape[0], n) or c.shape != (n,):
+        raise InstanceError(
+            f"cone {i} has F, g and c of shapes {F.shape}, {g.shape} and {c.shape}; expected "
+            f"(k, {n}), (k,) and ({n},)"
+        )
+    return SecondOrderCone(F, g, c, float(cone.d))
 
 
 def _is_sparse(value: Argument) -> bool:

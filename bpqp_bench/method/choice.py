@@ -27,9 +27,16 @@ class MethodChoice:
     variant: Variant | None = None
     find_family: Callable[[str], FamilyChoice] | None = field(default=None, repr=False)
 
-    def create(self, wrt: tuple[str, ...] = ("q",), device: str = "cpu") -> Method:
+    def create(
+        self,
+        wrt: tuple[str, ...] = ("q",),
+        device: str = "cpu",
+        dtype: str = "float64",
+        batch: int = 1,
+    ) -> Method:
         """Instantiate the method."""
-        method = self.cls(wrt=wrt, device=device, **self.parameters)
+        method = self.cls(wrt, device, dtype, **self.parameters)
+        method.batch = batch
         method.find_family = self.find_family
         return method
 

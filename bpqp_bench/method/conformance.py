@@ -1,45 +1,53 @@
 """Conformity test of one method adapter: what ``bpqp-bench check METHOD`` prints.
 
-It runs the adapter on small instances of every class, in this process. The limits on accuracy are
-wide on purpose: they tell a wrong sign, a missing factor or a lost constraint from an answer, and
-leave it to the tables to say how accurate the answer is.
+It runs the adapter on small instances of every class, in this process, and holds its solution, its
+multipliers and the gradient of every parameter to the limits that the tables call right.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.errors import BenchError, InstanceError, MethodError, SpecError
+from bpqp_bench.errors import BenchError, MethodError, SpecError
 from bpqp_bench.method.choice import MethodChoice
-from bpqp_bench.method.contract import Method
-from bpqp_bench.method.phase_clock import PassTime, PhaseClock
+from bpqp_bench.method.contract import Data, Method
+from bpqp_bench.method.data import make_data, make_upstream, to_numpy
+from bpqp_bench.method.measure import (
+    Answer,
+    Call,
+    answer_fault,
+    clock_for,
+    judged_status,
+    measure_call,
+)
 from bpqp_bench.problem.family import TEMPLATE_SEED, FamilyChoice
-from bpqp_bench.problem.instance import DATA_NAMES, PROBLEM_CLASSES, Array, Instance, Matrix, Size
-from bpqp_bench.problem.solution import Solution
+from bpqp_bench.problem.instance import DATA_NAMES, PROBLEM_CLASSES, Instance, Matrix, Size
 from bpqp_bench.reference import NoReferenceError, ReferenceSolution, compute_reference
-from bpqp_bench.reference.accuracy import gradient_accuracy, solution_accuracy
+from bpqp_bench.reference.accuracy import (
+    COSINE_RIGHT,
+    ERROR_RIGHT,
+    Accuracy,
+    gradient_accuracy,
+    solution_accuracy,
+)
 
-__all__ = [
-    "COSINE_LIMIT",
-    "ERROR_LIMIT",
-    "REPEAT_LIMIT",
-    "SOLUTION_LIMIT",
-    "CheckResult",
-    "check_method",
-]
+__all__ = ["LIMITS", "REPEAT_LIMIT", "CheckResult", "check_method"]
 
-SOLUTION_LIMIT = 0.1  # ‖z − z*‖ / ‖z*‖
-COSINE_LIMIT = 0.1  # 1 − cosine similarity of a gradient to its reference
-ERROR_LIMIT = 0.5  # relative L2 error of a gradient; catches a factor of two, which no cosine does
 REPEAT_LIMIT = 1e-9  # relative difference between two answers to one question
+LIMITS = (
+    f"limits: 1−cos ≤ {COSINE_RIGHT:g} and relative error ≤ {ERROR_RIGHT:g} of each gradient, "
+    f"relative error ≤ {ERROR_RIGHT:g} of solution and multipliers"
+)
 
 _FAMILIES = ("qp", "qp-active", "lp", "socp", "socp-robust")
 _SIZE = Size(10, 5)
+_BATCH = 3
 _INFEASIBLE = re.compile("feasib", re.IGNORECASE)
 
 
@@ -52,28 +60,19 @@ class CheckResult:
     detail: str
 
 
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """Copies of what one forward and backward call returned, with their times."""
-
-    solution: Solution
-    gradients: Mapping[str, Matrix]
-    forward: PassTime
-    backward: PassTime
-
-
 def check_method(
     choice: MethodChoice, families: Callable[[str], FamilyChoice]
 ) -> list[CheckResult]:
     """Test an adapter against the method contract.
 
     Per problem family that the adapter takes (with ``fixed=true`` where it takes no other): it
-    runs, returns finite arrays of the right shapes, agrees with the reference within
-    `SOLUTION_LIMIT`, `COSINE_LIMIT` and `ERROR_LIMIT`, leaves its inputs unchanged, answers twice
-    alike, marks its phases without nesting them, gives the gradients of all parameters or says why
-    not, and fails clearly on an infeasible problem. A solution with ``info["approximate"]`` true
-    (a learned one) has its figures reported and is not held to the limits; nor is a variant with
-    a declared caveat, nor any method where the problem has no gradient.
+    runs, returns finite arrays of the right shapes, is right within `LIMITS` in solution,
+    multipliers with their signs and gradient, leaves its inputs unchanged, answers twice alike,
+    marks its phases without nesting them, is right on a batch, is right in the gradients of all
+    parameters or says why it gives none, and fails clearly on an infeasible problem. A solution
+    with ``info["approximate"]`` true (a learned one) has its figures reported and is not held to
+    the limits; nor is a method or variant with a declared caveat, nor any where the problem has no
+    gradient.
 
     Parameters
     ----------
@@ -112,6 +111,8 @@ def _declarations(choice: MethodChoice) -> CheckResult:
     declared = set(getattr(cls, "problem_classes", ()))
     if unknown := declared - set(PROBLEM_CLASSES):
         faults.append(f"problem_classes has {', '.join(sorted(unknown))}")
+    if cls.framework not in ("numpy", "torch", "jax"):
+        faults.append(f"framework is {cls.framework!r}")
     faults += [
         f"why_not gives no reason for {missing!r}"
         for missing in PROBLEM_CLASSES
@@ -139,129 +140,105 @@ def _check_family(
         method.build(template)
     except Exception as error:  # a stranger's code may raise anything
         return [CheckResult(f"{name}: build", False, _text(error))]
-    variant = choice.variant
-    caveat = "" if variant is None else variant.caveats.get(template.problem_class, "")
-    return [
-        *_check_calls(method, family, name, caveat),
-        _check_all_parameters(choice, family, template, name, caveat=caveat),
-        _check_infeasible(method, _handed_out(family, 0), name, any_refusal=fixed_only),
-    ]
+    kind = template.problem_class
+    caveat = choice.cls.caveats.get(kind, "")
+    if choice.variant is not None:
+        caveat = choice.variant.caveats.get(kind, caveat)
+    problems = [_handed_out(family, seed) for seed in range(_BATCH)]
+    results = [*_check_calls(method, problems, name, caveat)]
+    for title, wrt, batch in (("all parameters", DATA_NAMES, 1), ("batch", ("q",), _BATCH)):
+        if batch == 1 or (method.batched and not template.cones):
+            build = partial(choice.create, wrt=wrt, batch=batch)
+            found = _check_right(build, template, problems[:batch], caveat)
+            results.append(replace(found, name=f"{name}: {title}"))
+    return [*results, _check_infeasible(method, problems[0], name, any_refusal=fixed_only)]
 
 
-def _check_calls(method: Method, family: FamilyChoice, name: str, caveat: str) -> list[CheckResult]:
+def _check_calls(
+    method: Method, problems: Sequence[Instance], name: str, caveat: str
+) -> list[CheckResult]:
     # The judged problem comes second, between two calls on another one: an answer that is kept from
     # an earlier call shows.
-    problem, other = _handed_out(family, 0), _handed_out(family, 1)
-    upstream = _upstream(problem)
-    given = upstream.copy()
+    problem, other = problems[0], problems[1]
     try:
-        before = _answer(method, other, upstream.copy())
-        judged = _answer(method, problem, given)
-        after = _answer(method, other, upstream.copy())
+        before, _ = _call(method, [other])
+        judged, touched = _call(method, [problem])
+        after, _ = _call(method, [other])
     except Exception as error:
         about = "phases" if isinstance(error, BenchError) and "phase" in str(error) else "runs"
         return [CheckResult(f"{name}: {about}", False, _text(error))]
-    touched = [] if np.array_equal(given, upstream) else ["the upstream gradient"]
-    if _changed(problem):
-        touched.append("the problem")
     unchanged = f"changed {' and '.join(touched)}" if touched else "unchanged"
     results = [
         _check_phases(judged, name),
         CheckResult(f"{name}: inputs", not touched, unchanged),
     ]
     pairs = ((judged, problem), (before, other), (after, other))
-    faults = [text for pair in pairs for text in _shape_faults(*pair, method.wrt)]
-    faults = list(dict.fromkeys(faults))  # the same three times over is one fault
-    results.append(CheckResult(f"{name}: shapes", not faults, "; ".join(faults) or "right, finite"))
-    if faults:
+    faults = [answer_fault(call.answers[0], p, method.wrt) for call, p in pairs]
+    texts = list(dict.fromkeys(fault[1] for fault in faults if fault is not None))
+    results.append(CheckResult(f"{name}: shapes", not texts, "; ".join(texts) or "right, finite"))
+    if texts:
         return results
-    gap = _difference(before, after, method.wrt)
+    gap = _difference(before.answers[0], after.answers[0], method.wrt)
     results.append(
         CheckResult(f"{name}: same twice", gap <= REPEAT_LIMIT, f"relative difference {gap:.1e}")
     )
-    return results + _check_accuracy(method, judged, problem, upstream, name, caveat=caveat)
+    reference = _reference(method, problem, ("q",))
+    if isinstance(reference, str):
+        return [*results, CheckResult(f"{name}: reference", False, reference)]
+    note = _not_judged(judged.answers[0], reference, caveat)
+    for title, (passed, detail) in (
+        ("solution", _solution_verdict(method, judged.answers[0], problem, reference)),
+        ("multipliers", _multiplier_verdict(judged.answers[0], reference)),
+        ("gradient", _gradient_verdict(judged.answers[0], reference, ("q",))),
+    ):
+        results.append(CheckResult(f"{name}: {title}", passed or bool(note), detail + note))
+    return results
 
 
-def _changed(problem: Instance) -> bool:
-    try:
-        return replace(problem, sha256="").sha256 != problem.sha256
-    except InstanceError:  # changed so much that it is no instance any more
-        return True
-
-
-def _check_phases(answer: _Answer, name: str) -> CheckResult:
-    idle = [
-        which
-        for which, time in (("forward", answer.forward), ("backward", answer.backward))
-        if time.solve == 0.0
-    ]
+def _check_phases(call: Call, name: str) -> CheckResult:
+    idle = [which for which in ("forward", "backward") if getattr(call, which).solve == 0.0]
     detail = f"no phase 'solve' in {' and '.join(idle)}" if idle else "marked, not nested"
     return CheckResult(f"{name}: phases", not idle, detail)
 
 
-def _check_accuracy(
-    method: Method, answer: _Answer, problem: Instance, upstream: Array, name: str, *, caveat: str
-) -> list[CheckResult]:
-    reference = _reference(method, problem, upstream, ("q",))
-    if isinstance(reference, str):
-        return [CheckResult(f"{name}: reference", False, reference)]
-    learned = answer.solution.info.get("approximate") is True
-    judged = not (learned or caveat or reference.certificate.degenerate)
-    note = "" if judged else f" (not judged: {caveat or 'approximate by its own account'})"
-    if reference.certificate.degenerate:
-        note = f" (not judged: {reference.certificate.why})"
-    posed = method.poses(problem)
-    error = solution_accuracy(posed, answer.solution, reference)["solution_error"]
-    figure = f"relative error {error:.1e}, status {answer.solution.status!r}{note}"
-    passed, detail = _gradient_verdict(answer, reference, ("q",))
-    return [
-        CheckResult(f"{name}: solution", not judged or error <= SOLUTION_LIMIT, figure),
-        CheckResult(f"{name}: gradient", not judged or passed, detail + note),
-    ]
-
-
-def _check_all_parameters(
-    choice: MethodChoice, family: FamilyChoice, template: Instance, name: str, *, caveat: str
+def _check_right(
+    create: Callable[[], Method], template: Instance, problems: Sequence[Instance], caveat: str
 ) -> CheckResult:
-    title = f"{name}: all parameters"
-    problem = _handed_out(family, 0)
-    upstream = _upstream(problem)
+    """Judge the gradients of one method on one batch, every instance by its own reference."""
     try:
-        method = choice.create(wrt=DATA_NAMES)
+        method = create()
         if reason := method.unsupported(template):
-            return CheckResult(title, True, f"refused: {reason}")
+            return CheckResult("", True, f"refused: {reason}")
         method.build(template)
-        answer = _answer(method, problem, upstream)
+        call, _ = _call(method, problems)
     except (MethodError, SpecError) as error:
-        return CheckResult(title, bool(str(error).strip()), f"refused: {error}")
+        return CheckResult("", bool(str(error).strip()), f"refused: {error}")
     except Exception as error:
-        return CheckResult(title, False, _text(error))
-    passed, detail = _judge_all(method, answer, problem, upstream)
-    if caveat:
-        return CheckResult(title, True, f"{detail} (not judged: {caveat})")
-    return CheckResult(title, passed, detail)
-
-
-def _judge_all(
-    method: Method, answer: _Answer, problem: Instance, upstream: Array
-) -> tuple[bool, str]:
-    if faults := _shape_faults(answer, problem, DATA_NAMES):
-        return False, "; ".join(faults)
-    reference = _reference(method, problem, upstream, DATA_NAMES)
-    if isinstance(reference, str):
-        return False, reference
-    passed, detail = _gradient_verdict(answer, reference, DATA_NAMES)
-    if answer.solution.info.get("approximate") is True or reference.certificate.degenerate:
-        return True, f"{detail} (not judged)"
-    return passed, detail
+        return CheckResult("", False, _text(error))
+    passed, details = True, []
+    for answer, problem in zip(call.answers, problems, strict=True):
+        if fault := answer_fault(answer, problem, method.wrt):
+            return CheckResult("", False, fault[1])
+        reference = _reference(method, problem, method.wrt)
+        if isinstance(reference, str):
+            return CheckResult("", False, reference)
+        right, detail = _gradient_verdict(answer, reference, method.wrt)
+        note = _not_judged(answer, reference, caveat)
+        passed &= right or bool(note)
+        details.append(detail + note)
+    return CheckResult("", passed, " | ".join(details))
 
 
 def _check_infeasible(
     method: Method, problem: Instance, name: str, any_refusal: bool
 ) -> CheckResult:
     title = f"{name}: infeasible problem"
+    broken = _make_infeasible(problem)
     try:
-        solution = method.forward(_make_infeasible(problem), PhaseClock())
+        (data,) = make_data([broken], method)
+        solution = method.forward(data, clock_for(method))
+        solution = method.describe(replace(solution, z=to_numpy(solution.z)))
+        status = judged_status(solution, broken)
     except (MethodError, ValueError) as error:
         # A method made for fixed data may also say that these are not its data.
         clear = bool(_INFEASIBLE.search(str(error))) or (any_refusal and bool(str(error).strip()))
@@ -271,8 +248,7 @@ def _check_infeasible(
         return CheckResult(
             title, False, f"raises neither MethodError nor ValueError: {_text(error)}"
         )
-    claimed = solution.status == "solved"
-    return CheckResult(title, not claimed, f"returns with status {solution.status!r}")
+    return CheckResult(title, status != "solved", f"returns with status {status!r}")
 
 
 def _make_infeasible(problem: Instance) -> Instance:
@@ -287,78 +263,105 @@ def _make_infeasible(problem: Instance) -> Instance:
 
 
 def _handed_out(family: FamilyChoice, seed: int) -> Instance:
-    # As in a run, the adapter never sees what was planted.
-    return replace(family.draw(_SIZE, seed), planted=None)
+    # As in a run, the adapter never sees what was planted. The upstream gradient is not all ones:
+    # an adapter that ignores it must show.
+    drawn = family.draw(_SIZE, seed)
+    upstream = np.random.default_rng(0).standard_normal(drawn.n)
+    return replace(drawn, planted=None, upstream=upstream, sha256="")
 
 
-def _upstream(problem: Instance) -> Array:
-    # Not all ones: an adapter that ignores the upstream gradient must show.
-    return np.random.default_rng(0).standard_normal(problem.n)
-
-
-def _answer(method: Method, problem: Instance, upstream: Array) -> _Answer:
-    clock = PhaseClock()
-    solution, forward = clock.measure(lambda: method.forward(problem, clock))
-    kept = {
-        name: None if value is None else np.array(value)
-        for name, value in ((name, getattr(solution, name)) for name in ("z", "nu", "lam", "mu"))
-    }
-    solution = replace(solution, **kept)  # type: ignore[arg-type]
-    gradients, backward = clock.measure(lambda: method.backward(upstream, clock))
-    copies = {k: v.copy() if hasattr(v, "copy") else v for k, v in gradients.items()}
-    return _Answer(solution, copies, forward, backward)
-
-
-def _shape_faults(answer: _Answer, problem: Instance, wrt: tuple[str, ...]) -> list[str]:
-    cones = len(problem.cones)
-    shapes = {"z": problem.n, "nu": problem.neq, "lam": problem.nineq, "mu": cones}
-    parts = [(name, getattr(answer.solution, name), (size,)) for name, size in shapes.items()]
-    parts = [part for part in parts if part[0] == "z" or part[1] is not None]
-    missing = [name for name in wrt if name not in answer.gradients]
-    parts += [
-        (f"gradient of {name}", answer.gradients[name], getattr(problem, name).shape)
-        for name in wrt
-        if name not in missing
+def _call(method: Method, problems: Sequence[Instance]) -> tuple[Call, list[str]]:
+    """Call, and name what the method has changed of its inputs."""
+    data, upstream = make_data(problems, method), make_upstream(problems, method)
+    call = measure_call(method, data, upstream, clock_for(method))
+    touched = [
+        what
+        for what, now, before in (
+            ("the problem", data, make_data(problems, method)),
+            ("the upstream gradient", upstream, make_upstream(problems, method)),
+        )
+        if not all(map(_same, now, before))
     ]
-    faults = [f"no gradient of {name}" for name in missing]
-    for name, value, shape in parts:
-        if not (isinstance(value, np.ndarray) or sp.issparse(value)):
-            faults.append(f"{name} is a {type(value).__name__}, not an array")
-        elif value.shape != shape:
-            faults.append(f"{name} has shape {value.shape}, expected {shape}")
-        elif not np.isfinite(value.data if sp.issparse(value) else value).all():
-            faults.append(f"{name} is not finite")
-    return faults
+    return call, touched
 
 
-def _difference(first: _Answer, second: _Answer, wrt: tuple[str, ...]) -> float:
+def _same(now: Data | Matrix, before: Data | Matrix) -> bool:
+    if isinstance(now, Data):
+        return all(_same(getattr(now, name), getattr(before, name)) for name in DATA_NAMES) and all(
+            _same(getattr(one, name), getattr(two, name))
+            for one, two in zip(now.cones, before.cones, strict=True)
+            for name in ("F", "g", "c")
+        )
+    one, two = (_dense(to_numpy(value)) for value in (now, before))
+    return np.array_equal(one, two, equal_nan=True)
+
+
+def _dense(value: Matrix) -> Matrix:
+    return value.toarray() if sp.issparse(value) else value
+
+
+def _difference(first: Answer, second: Answer, wrt: Sequence[str]) -> float:
     pairs = [(first.solution.z, second.solution.z)]
     pairs += [(first.gradients[name], second.gradients[name]) for name in wrt]
     # gradient_accuracy takes the second as the reference; two zeros agree
     return max(gradient_accuracy(one, two).rel_l2 for one, two in pairs)
 
 
-def _reference(
-    method: Method, problem: Instance, upstream: Array, wrt: tuple[str, ...]
-) -> ReferenceSolution | str:
+def _reference(method: Method, problem: Instance, wrt: Sequence[str]) -> ReferenceSolution | str:
     try:
-        return compute_reference(method.poses(problem), upstream, wrt)
+        return compute_reference(method.poses(problem), problem.loss_gradient, tuple(wrt))
     except NoReferenceError as error:
         return f"no reference to compare with: {error}"
 
 
-def _gradient_verdict(
-    answer: _Answer, reference: ReferenceSolution, wrt: tuple[str, ...]
+def _not_judged(answer: Answer, reference: ReferenceSolution, caveat: str) -> str:
+    if reference.certificate.degenerate:
+        return f" (not judged: {reference.certificate.why})"
+    if answer.solution.info.get("approximate") is True:
+        return " (not judged: approximate by its own account)"
+    return f" (not judged: {caveat})" if caveat else ""
+
+
+def _solution_verdict(
+    method: Method, answer: Answer, problem: Instance, reference: ReferenceSolution
 ) -> tuple[bool, str]:
-    scale = float(np.linalg.norm(reference.gradients["q"]))
+    posed = method.poses(problem)
+    error = solution_accuracy(posed, answer.solution, reference)["solution_error"]
+    status = judged_status(answer.solution, posed)
+    return error <= ERROR_RIGHT, f"relative error {error:.1e}, status {status!r}"
+
+
+def _multiplier_verdict(answer: Answer, reference: ReferenceSolution) -> tuple[bool, str]:
+    names = [name for name in ("nu", "lam", "mu") if getattr(answer.solution, name) is not None]
+    truth = {name: np.asarray(getattr(reference, name)) for name in names}
+    scale = float(np.sqrt(sum(float(y @ y) for y in truth.values()))) or 1.0
+    errors = {
+        name: float(np.linalg.norm(getattr(answer.solution, name) - y)) / scale
+        for name, y in truth.items()
+    }
+    signs = [
+        name
+        for name, y in truth.items()
+        if y.any() and errors[name] > 0.5 and float(getattr(answer.solution, name) @ y) < 0.0
+    ]
+    detail = ", ".join(f"{name}: error {error:.1e}" for name, error in errors.items())
+    if signs:
+        detail += f" ({' and '.join(signs)} with the sign reversed)"
+    return all(e <= ERROR_RIGHT for e in errors.values()), detail or "none given"
+
+
+def _gradient_verdict(
+    answer: Answer, reference: ReferenceSolution, wrt: Sequence[str]
+) -> tuple[bool, str]:
+    scale = float(np.linalg.norm(reference.gradients["q"])) if "q" in wrt else 1.0
     passed, figures = True, []
     for name in wrt:
-        accuracy = gradient_accuracy(answer.gradients[name], reference.gradients[name])
-        if accuracy.norm == 0.0:  # no constraint is active: only absolute size can be judged
-            passed &= accuracy.l2 <= ERROR_LIMIT * scale
+        accuracy: Accuracy = gradient_accuracy(answer.gradients[name], reference.gradients[name])
+        if accuracy.right is None:  # no constraint is active: only absolute size can be judged
+            passed &= accuracy.l2 <= ERROR_RIGHT * scale
             figures.append(f"{name}: {accuracy.l2:.1e} for 0")
             continue
-        passed &= accuracy.one_minus_cos <= COSINE_LIMIT and accuracy.rel_l2 <= ERROR_LIMIT
+        passed &= accuracy.right
         figures.append(f"{name}: 1−cos {accuracy.one_minus_cos:.1e}, error {accuracy.rel_l2:.1e}")
     return passed, "; ".join(figures)
 

@@ -25,6 +25,8 @@ from torch.autograd.function import once_differentiable
 
 from bpqp_bench.errors import MethodError, SpecError
 from bpqp_bench.method.contract import Method
+from bpqp_bench.method.data import from_numpy, make_data, synchronizer, to_numpy
+from bpqp_bench.method.measure import judged_status
 from bpqp_bench.method.phase_clock import PassTime, PhaseClock
 from bpqp_bench.problem.instance import DATA_NAMES, Array, Instance, Matrix
 
@@ -104,7 +106,7 @@ class MethodLayer(nn.Module):
         self.statuses: Counter[str] = Counter()
         self._template = template
         self._device = device
-        self._clock = PhaseClock(_synchronizer(device))
+        self._clock = PhaseClock(synchronizer(device))
         self._method: Method | None = None
         self._shape: tuple[int, int, int] | None = None
         self._tokens = itertools.count()
@@ -165,14 +167,16 @@ class MethodLayer(nn.Module):
     def solve(self, problem: Instance) -> tuple[Array, int]:
         """Run the method's forward pass; the token names it to `pull_back`."""
         method = self._ready(problem)
+        (data,) = make_data([problem], method)
         # Inside of an autograd function gradients are off; a method that relies on autograd itself
-        # (qpth, DC3) needs them, as in the benchmark.
+        # needs them, as in the benchmark.
         with torch.enable_grad():
-            solution, spent = self._clock.measure(lambda: method.forward(problem, self._clock))
+            solution, spent = self._clock.measure(lambda: method.forward(data, self._clock))
         self._forward.append(spent)
-        self.statuses[solution.status] += 1
+        z = to_numpy(solution.z)
+        self.statuses[judged_status(method.describe(replace(solution, z=z)), problem)] += 1
         self._last = next(self._tokens)
-        return solution.z, self._last
+        return z, self._last
 
     def pull_back(self, problem: Instance, token: int, upstream: Array) -> Mapping[str, Matrix]:
         """Run the method's backward pass for the forward pass that returned ``token``."""
@@ -181,10 +185,11 @@ class MethodLayer(nn.Module):
             self._repeated += 1
             self.solve(problem)
         method = self._ready(problem)
+        v = from_numpy(upstream, method)
         with torch.enable_grad():
-            found, spent = self._clock.measure(lambda: method.backward(upstream, self._clock))
+            found, spent = self._clock.measure(lambda: method.backward(v, self._clock))
         self._backward.append(spent)
-        return found
+        return {name: to_numpy(value) for name, value in found.items()}
 
     def _ready(self, problem: Instance) -> Method:
         shape = (problem.n, problem.neq, problem.nineq)
@@ -233,7 +238,3 @@ def _array(value: Tensor | Matrix) -> Matrix:
 
 def _dense(value: Matrix) -> Array:
     return np.asarray(value.toarray() if sp.issparse(value) else value)
-
-
-def _synchronizer(device: str) -> Any:
-    return torch.cuda.synchronize if device.startswith("cuda") else None

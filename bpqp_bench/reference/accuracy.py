@@ -11,7 +11,17 @@ from bpqp_bench.problem.instance import Array, Instance, Matrix
 from bpqp_bench.problem.solution import Solution
 from bpqp_bench.reference.solution import ReferenceSolution
 
-__all__ = ["Accuracy", "gradient_accuracy", "solution_accuracy"]
+__all__ = [
+    "COSINE_RIGHT",
+    "ERROR_RIGHT",
+    "Accuracy",
+    "gradient_accuracy",
+    "solution_accuracy",
+]
+
+# A gradient is right up to here (docs/reading-the-tables.md).
+COSINE_RIGHT = 1e-6  # 1 − cosine similarity
+ERROR_RIGHT = 1e-3  # relative Euclidean error
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,13 @@ class Accuracy:
     rel_l2: float
     l2: float
     norm: float
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the gradient is right; None where the reference is zero and has no direction."""
+        if self.norm == 0.0:
+            return None
+        return self.one_minus_cos <= COSINE_RIGHT and self.rel_l2 <= ERROR_RIGHT
 
 
 def gradient_accuracy(gradient: Matrix, reference_gradient: Matrix) -> Accuracy:

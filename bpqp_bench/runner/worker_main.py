@@ -22,17 +22,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import scipy.sparse as sp
+from typing import Any, Protocol, cast
 
 from bpqp_bench.method.contract import Method
-from bpqp_bench.method.phase_clock import PhaseClock
+from bpqp_bench.method.data import make_data, make_upstream
+from bpqp_bench.method.measure import (
+    Answer,
+    answer_fault,
+    clock_for,
+    judged_status,
+    measure_call,
+)
+from bpqp_bench.method.phase_clock import PassTime, PhaseClock
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import Instance
-from bpqp_bench.problem.solution import Solution
-from bpqp_bench.runner.heartbeat import StagePage
+from bpqp_bench.runner.heartbeat import Stage, StagePage
 from bpqp_bench.runner.shared_arrays import read_parcel
 
 __all__ = ["Host", "main", "serve"]
@@ -102,7 +106,7 @@ class Host:
             reason = built.unsupported(instance)
             if reason is not None:
                 return {"failed": ("unsupported", reason)}, None
-            clock = PhaseClock(_synchronizer(device))
+            clock = clock_for(built)
             self._page.enter("build")
             started = time.perf_counter_ns()
             built.build(instance)
@@ -125,61 +129,52 @@ class Host:
 
         ``first``: what the first call has loaded and compiled stays, like what was built.
         """
-        instance: Instance = read_parcel(problem)
         method, clock = self._built[id], self._clocks[id]
-        upstream = instance.loss_gradient
         meta: dict[str, Any] = {"failed": None, "forward": None, "backward": None}
-        gc.collect()
-        gc.disable()
-        _reset_peak()
-        stage = "forward"
+        stage = "answer"
+
+        def report(entered: str, spent: PassTime | None) -> None:
+            nonlocal stage
+            if spent is None:
+                stage = entered
+                self._page.enter(cast(Stage, entered))
+            else:
+                meta[stage] = spent
+                stage = "answer"
+                self._page.enter("other")
+
         try:
-            self._page.enter("forward")
-            solution, forward = clock.measure(lambda: method.forward(instance, clock))
-            self._page.enter("other")
-            meta["forward"] = forward
-            # Copies before the backward pass, which may reuse the arrays.
-            answer = _copied(solution)
-            stage = "backward"
-            self._page.enter("backward")
-            gradients, backward = clock.measure(lambda: method.backward(upstream, clock))
-            self._page.enter("other")
-            meta["backward"] = backward
+            instance: Instance = read_parcel(problem)
+            data = make_data([instance], method)
+            upstream = make_upstream([instance], method)
+            del instance
+            _reset_peak()
+            call = measure_call(method, data, upstream, clock, report)
+            meta["peak"] = _peak()
+            return self._answer(method, problem, call.answers[0], meta, wanted)
         except BaseException as error:
             self._page.enter("other")
             traceback.print_exc()
             # A pass that was left through an exception may have left its phase open.
-            self._clocks[id] = PhaseClock(_synchronizer(method.device))
+            self._clocks[id] = clock_for(method)
             return meta | _failed(error, stage) | {"peak": _peak()}, None
         finally:
-            gc.enable()
             if first:
                 _settle()
-        meta["peak"] = _peak()
+
+    def _answer(
+        self, method: Method, problem: str, answer: Answer, meta: dict[str, Any], wanted: bool
+    ) -> tuple[Mapping[str, Any], bytes | None]:
+        instance: Instance = read_parcel(problem)
+        solution = answer.solution
         meta |= {
-            "solver_status": str(solution.status),
             "iterations": None if solution.iterations is None else int(solution.iterations),
             "info": dict(solution.info),
         }
-        try:
-            return self._answer(method, problem, answer, gradients, meta, wanted)
-        except BaseException as error:
-            traceback.print_exc()
-            return meta | _failed(error, "answer"), None
-
-    def _answer(
-        self,
-        method: Method,
-        problem: str,
-        solution: Solution,
-        gradients: Mapping[str, Any],
-        meta: dict[str, Any],
-        wanted: bool,
-    ) -> tuple[Mapping[str, Any], bytes | None]:
-        instance: Instance = read_parcel(problem)  # the one above may have been changed
-        checked, fault = _check_shapes(instance, solution, gradients, method.wrt)
+        fault = answer_fault(answer, instance, method.wrt)
         if fault is not None:
-            return meta | {"failed": fault}, None
+            return meta | {"failed": fault, "solver_status": str(solution.status)}, None
+        meta["solver_status"] = judged_status(solution, instance)
         if not wanted:
             return meta, None
         posed: Instance | None = None
@@ -187,7 +182,7 @@ class Host:
             posed = method.poses(instance)
             posed = None if posed.sha256 == instance.sha256 else replace(posed, planted=None)
         meta["posed"] = None if posed is None else posed.sha256
-        return meta, pickle.dumps((solution, checked, posed), protocol=5)
+        return meta, pickle.dumps((solution, dict(answer.gradients), posed), protocol=5)
 
     def _drop(self, ids: tuple[str, ...], thorough: bool) -> tuple[Mapping[str, Any], None]:
         """Forget methods; ``thorough``: collect reference cycles too, which is slow."""
@@ -266,56 +261,6 @@ def _failed(error: BaseException, where: str) -> dict[str, Any]:
     if where.startswith("import"):
         return {"failed": ("unavailable", f"{where}: {text}")}
     return {"failed": ("error", f"{where}: {text}")}
-
-
-def _copied(solution: Solution) -> Solution:
-    if not isinstance(solution, Solution):
-        raise TypeError(f"forward returned {type(solution).__name__}, not a Solution")
-    copies = {
-        name: None if (value := getattr(solution, name)) is None else np.array(value)
-        for name in ("z", "nu", "lam", "mu")
-    }
-    return replace(solution, **copies)  # type: ignore[arg-type]
-
-
-def _check_shapes(
-    instance: Instance, solution: Solution, gradients: Mapping[str, Any], wrt: tuple[str, ...]
-) -> tuple[dict[str, Any], tuple[str, str] | None]:
-    expected = {
-        "z": (instance.n,),
-        "nu": (instance.neq,),
-        "lam": (instance.nineq,),
-        "mu": (len(instance.cones),),
-    }
-    parts: list[tuple[str, Any, tuple[int, ...]]] = [
-        (name, getattr(solution, name), shape)
-        for name, shape in expected.items()
-        if name == "z" or getattr(solution, name) is not None
-    ]
-    checked: dict[str, Any] = {}
-    for name in wrt:
-        if name not in gradients:
-            return {}, ("wrong-shape", f"backward returned no gradient of {name}")
-        gradient = gradients[name]
-        checked[name] = gradient if sp.issparse(gradient) else np.asarray(gradient)
-        parts.append((f"gradient of {name}", checked[name], getattr(instance, name).shape))
-    for name, value, shape in parts:
-        if value.shape != shape:
-            return {}, ("wrong-shape", f"{name} has shape {value.shape}, expected {shape}")
-        stored = value.data if sp.issparse(value) else value
-        if stored.dtype.kind not in "fiu":
-            return {}, ("wrong-shape", f"{name} holds {stored.dtype}, not real numbers")
-        wrong = int(np.count_nonzero(~np.isfinite(stored)))
-        if wrong:
-            return {}, ("non-finite", f"{name} has {wrong} of {stored.size} entries not finite")
-    return checked, None
-
-
-def _synchronizer(device: str) -> Callable[[], None] | None:
-    if device.startswith("cuda"):
-        torch = importlib.import_module("torch")
-        return lambda: torch.cuda.synchronize(device)
-    return None
 
 
 def _settle() -> None:

@@ -15,8 +15,6 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 _TEMPLATE_SEED = 2**31
 
 
@@ -32,7 +30,9 @@ class Side:
 
     def run(self, method: str, family: str, size: str, seed: int) -> dict[str, Any]:
         """Measure one forward and backward pass; times in seconds, z and the gradient of q."""
-        from bpqp_bench import PhaseClock, Size
+        from bpqp_bench import Size
+        from bpqp_bench.method.data import make_data, make_upstream
+        from bpqp_bench.method.measure import clock_for, measure_call
 
         parsed = Size.parse(size)
         key = (method, family, size)
@@ -45,21 +45,14 @@ class Side:
             gc.freeze()
         adapter = self._built[key]
         instance = self._registry.family(family).draw(parsed, seed)
-        clock = PhaseClock()
-        gc.collect()
-        gc.disable()
-        try:
-            solution, forward = clock.measure(lambda: adapter.forward(instance, clock))
-            upstream = np.ones(instance.n)
-            gradients, backward = clock.measure(lambda: adapter.backward(upstream, clock))
-        finally:
-            gc.enable()
+        data, upstream = make_data([instance], adapter), make_upstream([instance], adapter)
+        call = measure_call(adapter, data, upstream, clock_for(adapter))
         return {
             "instance": instance.sha256,
-            "forward": forward.call,
-            "backward": backward.call,
-            "solution": np.asarray(solution.z).tolist(),
-            "gradient": np.asarray(gradients["q"]).tolist(),
+            "forward": call.forward.call,
+            "backward": call.backward.call,
+            "solution": call.solution.z.tolist(),
+            "gradient": call.gradients["q"].tolist(),
         }
 
 

@@ -16,6 +16,8 @@ from bpqp_bench.layers.altdiff_core import (
     jacobian,
     vjp,
 )
+from bpqp_bench.method.data import make_data, make_upstream
+from bpqp_bench.method.measure import clock_for, measure_call
 
 ALL = ("P", "q", "A", "b", "G", "h")
 
@@ -307,9 +309,14 @@ def test_adapter_passes_and_variants_agree():
     results = {}
     for text in ("altdiff", "altdiff-vjp"):
         method, instance = adapter(text, wrt=("q", "b", "h"))
-        clock = PhaseClock()
-        solution, forward = clock.measure(lambda m=method, i=instance, c=clock: m.forward(i, c))
-        found, backward = clock.measure(lambda m=method, c=clock: m.backward(np.ones(12), c))
+        data, v = make_data([instance], method), make_upstream([instance], method)
+        call = measure_call(method, data, v, clock_for(method))
+        solution, found, forward, backward = (
+            call.solution,
+            call.gradients,
+            call.forward,
+            call.backward,
+        )
         assert solution.status == "solved"
         assert forward.setup > 0
         assert backward.solve > 0
@@ -324,7 +331,7 @@ def test_adapter_says_what_it_cannot_do():
     method, instance = adapter("altdiff", wrt=("q", "P"))
     assert "altdiff-vjp" in method.unsupported(instance)
     with pytest.raises(MethodError, match="Jacobian"):
-        method.forward(instance, PhaseClock())
+        method.forward(*make_data([instance], method), PhaseClock())
     assert adapter("altdiff-vjp", wrt=ALL)[0].unsupported(instance) is None
     with pytest.raises(SpecError, match="rule"):
         adapter("altdiff[rule=nonsense]")

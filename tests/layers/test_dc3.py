@@ -8,6 +8,8 @@ import pytest
 from bpqp_bench import MethodError, PhaseClock, Registry, Size
 from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.dc3 import DC3, Settings, cached_training, train
+from bpqp_bench.method.data import make_data, make_upstream
+from bpqp_bench.method.measure import clock_for, measure_call
 from bpqp_bench.plugins.registry import builtin_directory
 
 torch = pytest.importorskip("torch")
@@ -184,22 +186,21 @@ def test_adapter_solves_and_differentiates(adapter, family):
     assert method.unsupported(template) is None
     method.build(template)
     instance = choice.draw(Size(10, 5), 3)
-    clock = PhaseClock()
-    solution, times = clock.measure(lambda: method.forward(instance, clock))
+    data, v = make_data([instance], method), make_upstream([instance], method)
+    call = measure_call(method, data, v, clock_for(method))
+    solution = call.solution
     assert solution.status == "approximate"
     assert solution.info["approximate"] is True
-    assert solution.info["max_eq_violation"] < 1e-9
+    assert instance.residuals(solution.z).primal < 1.0
+    assert abs(instance.A @ solution.z - instance.b).max() < 1e-9
     assert solution.info["training"]["cached"] is False
-    assert times.solve > 0
-    v = np.ones(10)
-    found, _ = clock.measure(lambda: method.backward(v, clock))
-    again = method.backward(v, PhaseClock())
-    np.testing.assert_array_equal(found["q"], again["q"])
+    assert call.forward.solve > 0
     second, *_ = adapter(family)
     second.build(template)
-    repeated = second.forward(instance, PhaseClock())
-    assert repeated.info["training"]["cached"] is True
-    np.testing.assert_array_equal(repeated.z, solution.z)
+    again = measure_call(second, make_data([instance], second), v, clock_for(second))
+    assert again.solution.info["training"]["cached"] is True
+    np.testing.assert_array_equal(again.solution.z, solution.z)
+    np.testing.assert_array_equal(again.gradients["q"], call.gradients["q"])
 
 
 def test_adapter_trains_on_a_users_own_family(tmp_path, monkeypatch):
@@ -211,7 +212,9 @@ def test_adapter_trains_on_a_users_own_family(tmp_path, monkeypatch):
     family = registry.family("mine[fixed=true]")
     method = registry.method("dc3[samples=10,epochs=1,hidden=8]").create()
     method.build(family.draw(Size(10, 5), 2**31))
-    assert method.forward(family.draw(Size(10, 5), 3), PhaseClock()).z.shape == (10,)
+    assert method.forward(
+        *make_data([family.draw(Size(10, 5), 3)], method), PhaseClock()
+    ).z.shape == (10,)
 
 
 def test_adapter_says_what_it_cannot_do(adapter):
@@ -232,5 +235,5 @@ def test_adapter_refuses_a_problem_with_other_data(adapter):
     method, template, _ = adapter("qp[fixed=true]")
     method.build(template)
     other = Registry().family("qp").draw(Size(10, 5), 1)
-    with pytest.raises(MethodError, match="not those"):
-        method.forward(other, PhaseClock())
+    with pytest.raises(MethodError, match="another family"):
+        method.forward(*make_data([other], method), PhaseClock())

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from bpqp_bench import Method, MethodError, Solution
+from bpqp_bench import Instance, Method, MethodError, Solution
 from bpqp_bench.method.choice import MethodChoice
 from bpqp_bench.method.conformance import check_method
 from bpqp_bench.reference import NoReferenceError, compute_reference
@@ -59,10 +59,11 @@ class Quadratic(Method):
         pass
 
     def forward(self, problem, clock):
-        self._problem = problem
+        p = problem
+        self._problem = Instance(p.P, p.q, p.A, p.b, p.G, p.h, problem_class=p.problem_class)
         with clock("solve"):
             try:
-                found = compute_reference(problem, np.ones(problem.n))
+                found = compute_reference(self._problem, np.ones(problem.n))
             except NoReferenceError as error:
                 raise MethodError(str(error)) from None
         return Solution(z=found.z, nu=found.nu, lam=found.lam)
@@ -218,7 +219,7 @@ class NoSolvePhase(Ball):
 class SolvesTheInfeasible(Ball):
     def forward(self, problem, clock):
         ball = replace(problem.cones[0], d=abs(problem.cones[0].d))
-        return super().forward(replace(problem, cones=(ball,), sha256=""), clock)
+        return super().forward(replace(problem, cones=(ball,)), clock)
 
 
 class ObscureAboutInfeasible(Ball):
@@ -241,6 +242,62 @@ class WrongMatrixGradient(Quadratic):
         if "A" in found:
             found["A"] = -found["A"]
         return found
+
+
+class FlippedNu(Quadratic):
+    def forward(self, problem, clock):
+        found = super().forward(problem, clock)
+        return replace(found, nu=-found.nu)
+
+
+class SquaresMultipliers(Quadratic):
+    """∂G with λ² for λ, as qpax 0.1.4 has it."""
+
+    def forward(self, problem, clock):
+        self._found = super().forward(problem, clock)
+        return self._found
+
+    def backward(self, upstream, clock):
+        found = dict(super().backward(upstream, clock))
+        if "G" in found:
+            lam = self._found.lam
+            found["G"] = found["G"] + np.outer(lam**2 - lam, found["q"])
+        return found
+
+
+class Stacked(Quadratic):
+    """Takes batches, problem by problem."""
+
+    batched = True
+    wrong = False
+
+    def forward(self, data, clock):
+        self._many = data.batch > 1
+        if not self._many:
+            return super().forward(data, clock)
+        names = ("P", "q", "A", "b", "G", "h")
+        parts = [
+            replace(data, batch=1, **{name: getattr(data, name)[i] for name in names})
+            for i in range(data.batch)
+        ]
+        self._problems, z = [], []
+        for part in parts:
+            z.append(super().forward(part, clock).z)
+            self._problems.append(self._problem)
+        return Solution(z=np.stack(z))
+
+    def backward(self, upstream, clock):
+        if not self._many:
+            return super().backward(upstream, clock)
+        found = []
+        for problem, v in zip(self._problems, upstream, strict=True):
+            self._problem = problem
+            found.append(super().backward(v, clock)["q"])
+        return {"q": np.stack(found[::-1] if self.wrong else found)}
+
+
+class MixesUpTheBatch(Stacked):
+    wrong = True
 
 
 class Learned(Ball):
@@ -284,7 +341,7 @@ def failures(results):
     return {name: result.detail for name, result in results.items() if not result.passed}
 
 
-@pytest.mark.parametrize("cls", [Ball, Quadratic, FixedOnly, Learned, ReusesItsBuffer])
+@pytest.mark.parametrize("cls", [Ball, Quadratic, FixedOnly, Learned, ReusesItsBuffer, Stacked])
 def test_a_correct_adapter_passes(cls, registry):
     assert failures(run(cls, registry)) == {}
 
@@ -297,6 +354,7 @@ def test_every_promised_check_is_made(registry):
         "shapes",
         "same twice",
         "solution",
+        "multipliers",
         "gradient",
         "all parameters",
         "infeasible problem",
@@ -336,16 +394,24 @@ def test_an_approximation_is_reported_and_not_judged(registry):
         (NotFinite, {"socp: shapes"}),
         (LearnedNotFinite, {"socp: shapes"}),
         (NoGradient, {"socp: shapes"}),
-        (NotAnArray, {"socp: shapes"}),
+        (NotAnArray, {"socp: runs"}),
         (WrongSign, {"socp: gradient"}),
         (Twice, {"socp: gradient"}),
         (IgnoresUpstream, {"socp: gradient"}),
         (WrongSolution, {"socp: solution"}),
         (ChangesProblem, {"socp: inputs"}),
-        (WritesNan, {"socp: inputs", "socp: shapes"}),
+        (WritesNan, {"socp: inputs"}),
         (ChangesUpstream, {"socp: inputs"}),
         (Drifts, {"socp: same twice"}),
-        (KeepsFirstAnswer, {"socp: solution", "socp: infeasible problem"}),
+        (
+            KeepsFirstAnswer,
+            {
+                "socp: solution",
+                "socp: multipliers",
+                "socp: gradient",
+                "socp: infeasible problem",
+            },
+        ),
         (NestedPhases, {"socp: phases", "socp: infeasible problem"}),
         (UnknownPhase, {"socp: phases", "socp: infeasible problem"}),
         (NoSolvePhase, {"socp: phases"}),
@@ -356,6 +422,12 @@ def test_an_approximation_is_reported_and_not_judged(registry):
             WrongMatrixGradient,
             {"qp: all parameters", "qp-active: all parameters", "lp: all parameters"},
         ),
+        (
+            SquaresMultipliers,
+            {"qp: all parameters", "qp-active: all parameters", "lp: all parameters"},
+        ),
+        (FlippedNu, {"qp: multipliers", "qp-active: multipliers"}),
+        (MixesUpTheBatch, {"qp: batch", "qp-active: batch", "lp: batch"}),
     ],
 )
 def test_each_defect_is_caught(cls, expected, registry):

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from bpqp_bench.errors import MethodError
 from bpqp_bench.layers.dc3 import DC3, Settings
-from bpqp_bench.method.contract import Method
+from bpqp_bench.method.contract import Data, FrameworkArray, Method
 from bpqp_bench.method.phase_clock import PhaseClock
-from bpqp_bench.problem.instance import Array, Instance
+from bpqp_bench.problem.instance import Instance
 from bpqp_bench.problem.solution import Solution
 from bpqp_bench.tasks.portfolio.data import Market
 from bpqp_bench.tasks.portfolio.problem import portfolio_instance
@@ -108,6 +108,7 @@ class _Adapter(Method):
     label = "DC3"
     reference = "Donti, Rolnick and Kolter, DC3, ICLR 2021"
     problem_classes = frozenset({"qp"})
+    framework = "torch"
     parameters = MappingProxyType({})
 
     network: PortfolioDC3
@@ -115,25 +116,19 @@ class _Adapter(Method):
     def build(self, template: Instance) -> None:
         """Nothing: the network is trained before it is handed over."""
 
-    def forward(self, problem: Instance, clock: PhaseClock) -> Solution:
+    def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Network, completion, correction; P is not looked at."""
-        with clock("prepare"):
-            q = torch.from_numpy(problem.q.copy()).requires_grad_()
         with clock("solve"):
-            w = self.network(q)
-        self._graph = q, w
-        with clock("extract"):
-            found = w.detach().numpy()
-        worst = float(max(-found.min(), 0.0))
-        return Solution(found, status="approximate", info={"max_ineq_violation": worst})
+            w = self.network(data.q)
+        self._graph = data.q, w
+        return Solution(w, status="approximate")
 
-    def backward(self, upstream: Array, clock: PhaseClock) -> Mapping[str, Array]:
+    def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Gradient of the network's answer."""
         q, w = self._graph
         with clock("solve"):
-            (gradient,) = torch.autograd.grad(w, q, torch.from_numpy(upstream), retain_graph=True)
-        with clock("extract"):
-            return {"q": gradient.numpy()}
+            (gradient,) = torch.autograd.grad(w, q, upstream)
+        return {"q": gradient}
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from places import ROOT
 from qp_samples import dense
@@ -22,7 +22,7 @@ from bpqp_bench.plugins.registry import builtin_directory
 
 REGISTRY = Registry()
 FAMILIES = ("qp", "lp", "lp[eps=0]", "socp", "socp-robust", "qp-active", "qp-active[density=0.3]")
-quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=20)
 
 seeds = st.integers(0, 10**6)
 # 2m ≤ n and m ≥ 1: every family takes these.

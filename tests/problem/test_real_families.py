@@ -156,7 +156,7 @@ def test_the_upstream_gradient_is_part_of_the_identity():
     assert weighted.sha256 != plain.sha256
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6))
 def test_a_neighbour_of_a_bounded_lp_is_bounded(seed):
     """An LP that is bounded only just: q lies on the edge of the cone of bounded objectives."""

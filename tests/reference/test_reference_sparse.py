@@ -26,7 +26,7 @@ def instance_of(P, q, A, b, G, h, kind="qp"):
     return Instance(P, np.array(q, float), A, np.array(b, float), G, np.array(h, float), (), kind)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), density=st.floats(0.05, 1.0))
 def test_products_have_30_digits(seed, density):
     rng = np.random.default_rng(seed)
@@ -96,7 +96,7 @@ def test_planted_solutions_are_found(seed):
     assert found.lam == pytest.approx(instance.planted.lam, abs=1e-11)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_degenerate_vertices_are_solved_and_marked(seed):
     """More rows than variables meet at the optimum of an LP with integer data."""

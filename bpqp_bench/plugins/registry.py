@@ -156,7 +156,9 @@ class Registry:
                 into[name] = Found(plugin, path)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
-            self.broken.append(BrokenPlugin(path, text, traceback.format_exc()))
+            # What the registry refuses needs no traceback: the sentence says it.
+            trace = "" if isinstance(error, PluginError) else traceback.format_exc()
+            self.broken.append(BrokenPlugin(path, text, trace))
 
 
 def builtin_directory(kind: str) -> Path:
@@ -199,6 +201,10 @@ def _methods_in(module: ModuleType) -> Iterable[tuple[str, type[Method]]]:
     for _, cls in inspect.getmembers(module, inspect.isclass):
         own = cls.__module__ == module.__name__
         if own and issubclass(cls, Method) and not inspect.isabstract(cls):
+            for name, kind in (("name", str), ("label", str), ("reference", str),
+                               ("problem_classes", frozenset)):  # fmt: skip
+                if not isinstance(getattr(cls, name, None), kind):
+                    raise PluginError(f"class {cls.__name__} declares no {name} ({kind.__name__})")
             yield cls.name, cls
 
 

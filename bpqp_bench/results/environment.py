@@ -24,8 +24,8 @@ __all__ = ["code_hash", "describe_environment"]
 
 # Beside the libraries of the methods: what instances and references are made with.
 _OWN = ("numpy", "scipy")
-# They keep or read results and have no part in measuring.
-_AFTER = ("results", "tracking", "tasks", "report", "cli")
+# What a measurement depends on; the rest keeps, reads or shows results.
+_MEASURING = ("problem", "layers", "reference", "method", "runner")
 
 
 def describe_environment(
@@ -79,7 +79,7 @@ def code_hash(registry: Registry) -> str:
     sources = {
         f"package/{path.relative_to(package)}": path
         for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] not in (*_AFTER, "_plugins")
+        if path.relative_to(package).parts[0] in _MEASURING
     }
     for kind, plugins in (("methods", registry.methods), ("problems", registry.families)):
         for name, found in plugins.items():

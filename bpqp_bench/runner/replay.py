@@ -8,6 +8,7 @@ user's family are kept as data beside the failure.
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,8 +60,11 @@ def keep_inputs(run: Path, measurement: Measurement, parcel: str, registry: Regi
         return
     path = run / _FOLDER / f"{measurement.instance}.npz"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        save_instance(read_parcel(parcel), path)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            save_instance(read_parcel(parcel), path)
+        except OSError as error:
+            raise ResultsError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def replay_call(
@@ -174,7 +178,7 @@ def load_instance(path: Path) -> Instance:
             seed=int(seed),
             upstream=arrays.get("upstream"),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ResultsError(f"{path} cannot be read: {error}") from None
 
 

@@ -117,10 +117,11 @@ class LocalRun:
         self._registry = Registry(*folders)
         self._memory = options.memory_limit or memory_default()
         self._watch = Stopwatch()
+        cache = options.cache or cache_directory("references")
         self._crew = Crew(
             folders=folders,
             logs=directory.path / "logs",
-            cache=options.cache or cache_directory("references"),
+            cache=cache,
             watch=self._watch,
             limits=Limits(
                 call_s=options.start_limit_s,
@@ -130,6 +131,8 @@ class LocalRun:
             ),
             reference_limit_s=options.reference_limit_s,
         )
+        if not _is_writable(cache):
+            self._crew.notes.append(f"references are not kept: {cache} cannot be written to")
         self._cells = [
             _Cell(block, cell, f"{index}.{number}")
             for index, block in enumerate(plan.blocks)
@@ -138,6 +141,7 @@ class LocalRun:
         self._statuses: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._problems: list[str] = []
+        self._unjudged: Counter[str] = Counter()
         self._before = len(directory.measurements)
 
     def run(self) -> RunSummary:
@@ -160,7 +164,10 @@ class LocalRun:
             ended=dict(self._ended),
             problems=tuple(self._problems),
             split=self._watch.split(),
-            notes=tuple(self._crew.notes),
+            notes=(
+                *self._crew.notes,
+                *(f"{n} calls without a reference: {why}" for why, n in self._unjudged.items()),
+            ),
         )
 
     def _recall(self) -> None:
@@ -377,6 +384,8 @@ class LocalRun:
         with self._watch("write"):
             keep_inputs(self._directory.path, measurement, problem.path, self._registry)
             self._directory.append(measurement)
+        if why := outcome.info.get("no_reference"):
+            self._unjudged[f"{state.block.family} {state.block.size}: {why}"] += 1
         if role == "measured" or (state.left() and is_fatal(outcome.status, outcome.stage)):
             self._statuses[outcome.status] += 1
 
@@ -412,6 +421,14 @@ class LocalRun:
             state.ended = reason
             self._ended[reason] += 1
             self._time_left.drop([state.build_kind, state.call_kind])
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def nominal_call_s(block: Block) -> float:

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
-
-import psutil
 
 from bpqp_bench.runner.heartbeat import Stage, StagePage
 from bpqp_bench.runner.memory_limit import free_memory
+from bpqp_bench.runner.process_tree import end_tree, resident_memory
 
 __all__ = ["Folders", "Limits", "Worker", "WorkerFailure", "memory_default", "worker_environment"]
 
@@ -27,6 +27,7 @@ Folders = tuple[tuple[Path, ...], tuple[Path, ...]]
 # How often limits are looked at while an answer is awaited. Rare enough not to be felt by the call
 # that is being measured, often enough that little memory can be taken in between.
 _POLL_S = 0.025
+_LOG_MOST, _LOG_KEPT = 16 * 2**20, 8 * 2**20
 _MEMORY_SHARE = 0.8
 _MEMORY_RESERVE = 512 * 2**20
 
@@ -103,6 +104,8 @@ class Worker:
         "cpu", or a device that JAX may use too.
     cache
         Directory of references, for the desk.
+    environment
+        Further variables of its environment.
     """
 
     def __init__(
@@ -113,11 +116,12 @@ class Worker:
         log: Path,
         device: str = "cpu",
         cache: Path | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         ours, theirs = socket.socketpair()
         self._page = StagePage()
         self._page.enter("import")
-        environment = dict(os.environ) | worker_environment(threads, device)
+        environment = {**os.environ, **worker_environment(threads, device), **environment}
         fds = (theirs.fileno(), self._page.fd)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -134,7 +138,7 @@ class Worker:
             )
         theirs.close()
         self._connection = Connection(ours.detach())
-        self._statm = Path(f"/proc/{self._process.pid}/statm")
+        self._log = log
         absolute = tuple(tuple(folder.resolve() for folder in group) for group in folders)
         self._send({"folders": absolute, "threads": threads, "cache": str(cache)})
 
@@ -180,8 +184,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the process and whatever it started; harmless if it is gone."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        end_tree(self._process.pid)
         self._process.wait()
         self._connection.close()
         self._page.close()
@@ -201,22 +204,14 @@ class Worker:
             if seconds > limits.of(stage):
                 limit = limits.of(stage)
                 raise self._ended("timeout", f"{stage} took longer than {limit:g} s")
-            memory = self._resident()
+            _bound(self._log)
+            memory = resident_memory(self._process.pid, limits.memory)
             if memory > limits.memory:
                 raise self._ended(
                     "out-of-memory",
                     f"{stage} took {memory / 2**20:.0f} MiB, more than the limit of "
                     f"{limits.memory / 2**20:.0f} MiB",
                 )
-
-    def _resident(self) -> int:
-        try:
-            return int(self._statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, ValueError):
-            try:
-                return int(psutil.Process(self._process.pid).memory_info().rss)
-            except psutil.Error:
-                return 0
 
     def _ended(self, status: Literal["timeout", "out-of-memory"], cause: str) -> WorkerFailure:
         stage, seconds = self._page.read()
@@ -238,6 +233,13 @@ class Worker:
         else:
             cause = f"the process left with exit status {code} during {stage}"
         return WorkerFailure("crash", cause, stage, seconds)
+
+
+def _bound(log: Path) -> None:
+    """Cut a log that grows too long; its beginning and what comes after the cut remain."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > _LOG_MOST:
+            os.truncate(log, _LOG_KEPT)
 
 
 def worker_environment(threads: int, device: str = "cpu") -> dict[str, str]:

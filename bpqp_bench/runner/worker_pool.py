@@ -13,6 +13,7 @@ from typing import Any
 
 from bpqp_bench.results.measurement import Status
 from bpqp_bench.runner.plan import Block
+from bpqp_bench.runner.process_tree import Guard
 from bpqp_bench.runner.records import Outcome, Problem, from_answer
 from bpqp_bench.runner.time_split import Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, Worker, WorkerFailure, memory_default
@@ -68,8 +69,10 @@ class Crew:
         free = max(memory_default(), limits.memory)
         self._draw_limits = replace(limits, memory=free)
         self._desk_limits = replace(limits, other_s=reference_limit_s, memory=free)
+        self._guard = Guard()
         self._workers: dict[Group, Worker] = {}
-        self._starting: set[Group] = set()
+        self._starting: dict[Group, str] = {}  # to the method asked for
+        self._restarted: set[Group] = set()
         self._broken: dict[Group, Outcome] = {}
         self._desk: Worker | None = None
 
@@ -101,7 +104,7 @@ class Crew:
         if group not in self._workers:
             with self._watch("start"):
                 self._launch(group, method)
-        if group in self._starting:
+        while group in self._starting:
             with self._watch("start"):
                 self._await(group)
         return self._broken.get(group)
@@ -178,6 +181,7 @@ class Crew:
         if self._desk is not None:
             self._desk.stop()
         self._workers, self._desk = {}, None
+        self._guard.end()
 
     def draw(self, block: Block, seed: int) -> Drawn | str:
         """Draw an instance; a text says why it cannot be."""
@@ -262,6 +266,7 @@ class Crew:
                 len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
                 self._logs / "desk.log",
                 cache=self._cache,
+                environment=self._guard.environment,
             )
         return self._desk
 
@@ -269,18 +274,26 @@ class Crew:
         name, threads, device = group
         suffix = "" if (threads, device) == (1, "cpu") else f"-{threads}-{device}"
         log = self._logs / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name + suffix)}.log"
-        worker = Worker("methods", self._folders, threads, log, device)
+        worker = Worker(
+            "methods", self._folders, threads, log, device, environment=self._guard.environment
+        )
         worker.send("start", method=method)
         self._workers[group] = worker
-        self._starting.add(group)
+        self._starting[group] = method
 
     def _await(self, group: Group) -> None:
-        self._starting.discard(group)
+        method = self._starting.pop(group)
         try:
             answer, _ = self._workers[group].receive(self._limits)
         except WorkerFailure as failed:
             del self._workers[group]
-            self._broken[group] = Outcome(Status(failed.status), failed.cause, stage="build")
+            if failed.status == "crash" and group not in self._restarted:
+                # The system may have been short of memory while all of them were importing.
+                self._restarted.add(group)
+                self.notes.append(f"the worker of {group[0]} was started again: {failed.cause}")
+                self._launch(group, method)
+            else:
+                self._broken[group] = Outcome(Status(failed.status), failed.cause, stage="build")
             return
         if answer["failed"] is not None:
             status, cause = answer["failed"]

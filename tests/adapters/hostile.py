@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 import time
 from types import MappingProxyType
@@ -35,7 +36,14 @@ def print_garbage():
     sys.stderr.write("more garbage\n")
 
 
+def eat_in_a_child():
+    # In a session of its own, where a signal to the worker's group does not reach it.
+    code = "import time; eaten = bytearray(2**29); time.sleep(3600)"
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True).wait()
+
+
 DEEDS = {
+    "child-eats": eat_in_a_child,
     "sleep": lambda: time.sleep(3600),
     "busy": lambda: sum(range(10**13)),  # in C, and never lets go of the interpreter
     "segfault": lambda: ctypes.string_at(0),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import bpqp_bench
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.results.compare import MACHINE_FIELDS
 from bpqp_bench.results.environment import code_hash, describe_environment
@@ -66,6 +67,22 @@ def test_only_libraries_of_the_plan_count(folder: Path) -> None:
     registry = Registry((folder,))
     versions = described(registry, "mine")["versions"]
     assert "osqp" not in versions
+
+
+def test_code_hash_follows_what_measures_and_nothing_else(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    for stage in ("runner", "cli"):
+        (package / stage).mkdir(parents=True)
+        (package / stage / "file.py").write_text("before")
+    monkeypatch.setattr(bpqp_bench, "__file__", str(package / "__init__.py"))
+    registry = Registry((folder,))
+    before = code_hash(registry)
+    (package / "cli" / "file.py").write_text("after")
+    assert code_hash(registry) == before
+    (package / "runner" / "file.py").write_text("after")
+    assert code_hash(registry) != before
 
 
 def test_code_hash_follows_the_methods_sources(folder: Path) -> None:

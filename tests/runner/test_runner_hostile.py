@@ -31,6 +31,7 @@ MODES = {
     "segfault": ("crash", "SIGSEGV during forward", True),
     "exit": ("crash", "exit status 7 during forward", True),
     "eat": ("out-of-memory", "more than the limit of 300 MiB", True),
+    "child-eats": ("out-of-memory", "more than the limit of 300 MiB", True),
     "memory-error": ("out-of-memory", "MemoryError: no more", True),
     "raise": ("error", "forward: ValueError: first line", False),
     "system-exit": ("error", "forward: SystemExit: leaving", False),
@@ -43,6 +44,7 @@ MODES = {
     "gives-up": ("not-converged", "iteration limit", False),
 }
 FINE = ("none", "print", "mutate")
+PATIENT = ("eat", "child-eats")
 BUILDS = {
     "build-sleep": ("timeout", "build took longer than 1.5 s"),
     "build-raise": ("error", "build: MethodError: cannot be built"),
@@ -76,12 +78,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     path = tmp_path_factory.mktemp("hostile") / "run"
     registry = Registry((ADAPTERS,))
     limits = {"call_limit_s": LIMIT_S, "build_limit_s": LIMIT_S, "instances": len(SEEDS)}
-    modes = (mode for mode in (*MODES, *FINE, *BUILDS) if mode != "eat")
+    patient = limits | {"call_limit_s": PATIENT_S}
+    modes = (mode for mode in (*MODES, *FINE, *BUILDS) if mode not in PATIENT)
     everybody = (*map(hostile, modes), "steady", "homeless")
     plan = make_plan(
         [
             Request(everybody, ("qp",), ("10x5",), **limits),
-            Request((hostile("eat"),), ("qp",), ("10x5",), **limits | {"call_limit_s": PATIENT_S}),
+            Request(tuple(map(hostile, PATIENT)), ("qp",), ("10x5",), **patient),
             Request((hostile("sleep"), "hostile", "steady"), ("qp", "lp"), ("12x5",), **limits),
         ],
         registry,
@@ -107,7 +110,7 @@ def test_misbehaviour_is_recorded_with_its_cause(ran: Ran, mode: str) -> None:
         assert m.status == status
         assert cause in m.cause
         assert "\n" not in m.cause
-        assert m.time_limit_s == (PATIENT_S if mode == "eat" else LIMIT_S)
+        assert m.time_limit_s == (PATIENT_S if mode in PATIENT else LIMIT_S)
         assert m.memory_limit == MEMORY
 
 

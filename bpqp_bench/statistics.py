@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "CONFIDENCE",
+    "FEWEST_FOR_INTERVAL",
     "PowerFit",
     "Ratio",
     "Summary",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 CONFIDENCE = 0.95
+FEWEST_FOR_INTERVAL = 5
+"""Below this many values an interval would claim more than they can say."""
 _RESAMPLES = 1999
 _SEED = 20241129
 _FEWEST_SIZES_TO_TRUST = 3
@@ -49,7 +52,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of per-instance ratios with its bootstrap interval (NaN bounds below two pairs)."""
+    """Median of per-instance ratios with its bootstrap interval (NaN bounds below five pairs)."""
 
     n: int
     median: float
@@ -228,9 +231,10 @@ def _interval(
     samples: tuple[Samples, ...], statistic: Callable[..., Samples]
 ) -> tuple[float, float]:
     """Percentile bootstrap; every sample is resampled by itself, always by the same draws."""
-    if min(sample.size for sample in samples) < 2:
+    sizes = [sample.size for sample in samples]
+    if sum(sizes) < FEWEST_FOR_INTERVAL or min(sizes) < 2:
         return float("nan"), float("nan")
-    draws = _draws(tuple(sample.size for sample in samples))
+    draws = _draws(tuple(sizes))
     resampled = statistic(*(sample[draw] for sample, draw in zip(samples, draws, strict=True)))
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(resampled, (tail, 100.0 - tail))

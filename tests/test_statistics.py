@@ -29,12 +29,20 @@ def test_summary_refuses_what_has_none(values: list[float]) -> None:
 
 
 def test_ratio_is_paired_by_instance_not_by_position() -> None:
-    slow = pd.Series({"a": 2.0, "b": 20.0, "c": 200.0})
-    fast = pd.Series({"c": 100.0, "a": 1.0, "b": 10.0, "d": 7.0})
+    slow = pd.Series({"a": 2.0, "b": 20.0, "c": 200.0, "x": 8.0, "y": 6.0})
+    fast = pd.Series({"c": 100.0, "a": 1.0, "b": 10.0, "d": 7.0, "y": 3.0, "x": 4.0})
     found = paired_ratio(slow, fast)
     assert found is not None
-    assert (found.n, found.median, found.low, found.high) == (3, 2.0, 2.0, 2.0)
-    assert found.differs_from_one
+    assert (found.n, found.median, found.low, found.high) == (5, 2.0, 2.0, 2.0)
+
+
+def test_below_five_pairs_there_is_no_interval() -> None:
+    found = paired_ratio(dict.fromkeys("abcd", 2.0), dict.fromkeys("abcd", 1.0))
+    assert found is not None
+    assert (found.n, found.median) == (4, 2.0)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert not found.differs_from_one
 
 
 def test_ratio_without_common_instances() -> None:

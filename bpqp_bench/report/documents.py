@@ -9,10 +9,11 @@ from typing import Any
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.report.claims import judge_claims
+from bpqp_bench.report.claims.readings import READINGS
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.markdown import Footnotes, panel_markdown
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table
-from bpqp_bench.report.tables._common import Place, method_cell, table_sizes, time_cell
+from bpqp_bench.report.tables._common import Place, method_cell, table_sizes, time_cell, with_best
 from bpqp_bench.report.text import tiny
 from bpqp_bench.runner.profiles import PROFILES
 
@@ -67,7 +68,8 @@ def _readme(inputs: Inputs) -> str:
     parts = [
         f"![Time against size](results/reference/report/{_FIGURE})",
         "One QP of the paper's family, forward and backward pass as a training step pays for them, "
-        "mean ± standard deviation in ms; every method in its best fair setting. "
+        "median and middle half in ms; every method in its best fair setting, the fastest right "
+        "one in bold. "
         f"{_where(inputs.environment)}",
         grid,
         "\n".join(f"{i}. {text}" for i, text in enumerate(notes.texts, start=1)),
@@ -108,13 +110,21 @@ def _small_panel(inputs: Inputs) -> Panel:
         )
         for method in inputs.names.methods(_METHODS)
     ]
-    return Panel("readme", "", tuple(columns), tuple(rows))
+    return with_best(Panel("readme", "", tuple(columns), tuple(rows)))
 
 
 def _claims_panel(inputs: Inputs) -> Panel:
-    columns = tuple(Column(label, numeric=False) for label in ("", "Claim", "Verdict"))
+    heads = ("", "Claim", "Verdict", *(reading.title for reading in READINGS))
+    columns = tuple(Column(head, numeric=False) for head in heads)
     rows = tuple(
-        Row((Cell(one.identifier), Cell(one.claim), Cell(one.verdict)))
+        Row(
+            (
+                Cell(one.identifier),
+                Cell(one.claim),
+                Cell(one.verdict),
+                *(Cell(one.readings.get(reading.key, "")) for reading in READINGS),
+            )
+        )
         for one in judge_claims(inputs)
     )
     return Panel("claims", "", columns, rows)

@@ -41,6 +41,9 @@ _SPECIAL = {
     "…": r"\ldots{}",
     "·": r"$\cdot$",
     "→": r"$\rightarrow$",
+    "✗": r"$\times$",
+    "◇": r"$\diamond$",
+    "∅": r"$\emptyset$",
     "‖": r"$\|$",
     "∇": r"$\nabla$",
     "½": r"$\frac12$",
@@ -201,7 +204,8 @@ def _body(panel: Panel, notes: Footnotes) -> list[str]:
 def _cell(cell: Cell, notes: Footnotes) -> str:
     marks = ",".join(str(mark) for mark in notes.marks(cell))
     # Braces: a cell that begins with "[" would otherwise be read as the option of \\.
-    text = f"{{{escape(cell.text)}}}"
+    bold = r"\bfseries " if cell.tone == "best" else ""
+    text = f"{{{bold}{escape(cell.text)}}}"
     return f"{text}\\textsuperscript{{{marks}}}" if marks else text
 
 

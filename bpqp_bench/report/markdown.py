@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from bpqp_bench.report.model import Cell, Panel, Table
 
-__all__ = ["Footnotes", "panel_markdown", "table_markdown"]
+__all__ = ["Footnotes", "panel_markdown", "plain", "table_markdown"]
 
 
 class Footnotes:
@@ -30,7 +32,7 @@ def table_markdown(table: Table, level: int = 2) -> str:
         if panel.caption:
             parts.append(panel.caption)
     if notes.texts:
-        lines = [f"{i}. {_plain(text)}" for i, text in enumerate(notes.texts, start=1)]
+        lines = [f"{i}. {plain(text)}" for i, text in enumerate(notes.texts, start=1)]
         parts += ["Notes", "\n".join(lines)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -39,14 +41,14 @@ def panel_markdown(panel: Panel, notes: Footnotes) -> str:
     """Render one panel as a pipe table; a section becomes a row with its name in bold."""
     if not panel.rows:
         return "*Nothing of this was measured in this run.*"
-    head = [f"{c.group} {c.label}".strip() for c in panel.columns]
+    head = [plain(f"{c.group} {c.label}".strip()) for c in panel.columns]
     rule = ["---:" if c.numeric else ":---" for c in panel.columns]
     lines = [_line(head), _line(rule)]
     section = ""
     for row in panel.rows:
         if row.section != section:
             section = row.section
-            lines.append(_line([f"**{_plain(section)}**"] + [""] * (len(panel.columns) - 1)))
+            lines.append(_line([f"**{plain(section)}**"] + [""] * (len(panel.columns) - 1)))
         lines.append(_line([_cell(cell, notes) for cell in row.cells]))
     return "\n".join(lines)
 
@@ -57,11 +59,14 @@ def _line(entries: list[str]) -> str:
 
 def _cell(cell: Cell, notes: Footnotes) -> str:
     marks = ",".join(str(mark) for mark in notes.marks(cell))
-    text = _plain(cell.text) + (f"<sup>{marks}</sup>" if marks else "")
-    return f"{text}<br>*{_plain(cell.below)}*" if cell.below else text
+    text = plain(cell.text)
+    if cell.tone == "best":
+        text = f"**{text}**"
+    text += f"<sup>{marks}</sup>" if marks else ""
+    return f"{text}<br>*{plain(cell.below)}*" if cell.below else text
 
 
-def _plain(text: str) -> str:
-    for character in "\\|*_<>`":
-        text = text.replace(character, f"\\{character}")
-    return text
+def plain(text: str) -> str:
+    """Escape what Markdown or the HTML in it would read, on one line."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\|*_`\[\]~#])", r"\\\1", text)

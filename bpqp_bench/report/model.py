@@ -26,7 +26,7 @@ __all__ = [
     "Tone",
 ]
 
-Tone = Literal["", "fail", "missing", "best", "muted"]
+Tone = Literal["", "fail", "missing", "best", "muted", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Cell:
     runs, unit
         The single measurements behind the figure and their unit, for the distribution on the page.
     tone
-        How to show it: "fail", "missing", "best", "muted".
+        How to show it: "fail", "missing", "best", "muted", "wrong" (a gradient that is not right).
+    comparable
+        Whether the figure takes part in the comparison for the best one.
     """
 
     text: str
@@ -56,6 +58,7 @@ class Cell:
     runs: tuple[float, ...] = ()
     unit: str = ""
     tone: Tone = ""
+    comparable: bool = False
 
 
 @dataclass(frozen=True)

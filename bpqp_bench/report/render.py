@@ -18,6 +18,7 @@ from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.model import Drawing, Table
 from bpqp_bench.report.page import page
 from bpqp_bench.report.tables import TABLES, requested_methods
+from bpqp_bench.results.export import inert
 
 __all__ = [
     "draw_figures",
@@ -94,7 +95,7 @@ def write_table(table: Table, out: Path) -> list[Path]:
     paths = [out / f"{table.key}.{ending}" for ending in ("md", "tex", "csv")]
     paths[0].write_text(table_markdown(table), encoding="utf-8")
     paths[1].write_text(table_latex(table), encoding="utf-8")
-    table.tidy.to_csv(paths[2], index=False, lineterminator="\n")
+    inert(table.tidy).to_csv(paths[2], index=False, lineterminator="\n")
     return paths
 
 

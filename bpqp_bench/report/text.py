@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from bpqp_bench.results.cells import Outcome
-from bpqp_bench.statistics import Ratio
+from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, Ratio, Summary
 
 __all__ = [
     "as_published",
     "interval",
+    "median_range",
     "memory",
-    "milliseconds",
     "outcome_text",
     "plus_minus",
     "ratio",
@@ -60,9 +60,12 @@ def plus_minus(mean: float, std: float | None, scale: float = 1.0) -> str:
     return f"{text} ± {significant(std * scale, 2)}"
 
 
-def milliseconds(mean: float, std: float | None) -> str:
-    """Print seconds as milliseconds."""
-    return plus_minus(mean, std, 1e3)
+def median_range(found: Summary, scale: float = 1.0) -> str:
+    """Print "median (q25 to q75)"; the median alone below five values."""
+    text = significant(found.median * scale)
+    if found.n < FEWEST_FOR_INTERVAL:
+        return text
+    return f"{text} ({significant(found.q25 * scale)}–{significant(found.q75 * scale)})"
 
 
 def interval(low: float, high: float) -> str:

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Size
+from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT
 
-__all__ = ["PASSES", "PROTOCOLS", "Cells", "Outcome", "State", "add_times", "sort_sizes"]
+__all__ = [
+    "PASSES",
+    "PROTOCOLS",
+    "Cells",
+    "Gradient",
+    "Outcome",
+    "Pass",
+    "Protocol",
+    "Setting",
+    "State",
+    "add_times",
+    "settings",
+    "sort_sizes",
+]
 
 Pass = Literal["forward", "backward", "total"]
 Protocol = Literal["call", "solver"]
@@ -46,7 +61,6 @@ _TEXTS = (
     *("method", "label", "family", "size", "instance", "role", "status"),
     *("cause", "solver_status", "start"),
 )
-_CELL = ("batch", "dtype", "device", "threads", "wrt")
 _ORDER: dict[str, State] = {
     "timeout": "timeout",
     "unsupported": "unsupported",
@@ -84,13 +98,59 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+class Setting(NamedTuple):
+    """What a cell is besides method, family and size."""
+
+    batch: int = 1
+    dtype: str = "float64"
+    device: str = "cpu"
+    threads: int = 1
+    wrt: str = "q"
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """How the gradients of one cell compare with their references.
+
+    Attributes
+    ----------
+    judged, right
+        Answers whose reference has a direction, and how many of them are right: 1 − cos at most
+        `COSINE_RIGHT` and relative error at most `ERROR_RIGHT`.
+    degenerate, zero
+        Answers on instances whose gradient does not exist, and where it is zero.
+    worst_cosine, worst_error
+        Largest 1 − cos and relative error of the judged ones.
+    """
+
+    judged: int = 0
+    right: int = 0
+    degenerate: int = 0
+    zero: int = 0
+    worst_cosine: float = math.nan
+    worst_error: float = math.nan
+
+    @property
+    def mark(self) -> Literal["right", "wrong", "degenerate", "zero", "unknown"]:
+        """Whether every judged gradient is right; why there is none to judge."""
+        if self.judged:
+            return "right" if self.right == self.judged else "wrong"
+        if self.degenerate or self.zero:
+            return "degenerate" if self.degenerate >= self.zero else "zero"
+        return "unknown"
+
+
 def add_times(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame with columns ``time.<pass>.<protocol>`` and every column the tables read.
 
     "call" is everything that a training step pays, "solver" the solve phase alone; total is the
-    sum of the two passes.
+    sum of the two passes. Times of a batch are divided by its size: they are of one instance.
     """
     result = frame.copy()
+    usual = Setting()._asdict() | {"wrt": [], "upstream": "ones"}
+    for column, value in usual.items():
+        if column not in result:
+            result[column] = [value] * len(result)
     for column in _TEXTS:
         if column not in result:
             result[column] = ""
@@ -98,8 +158,8 @@ def add_times(frame: pd.DataFrame) -> pd.DataFrame:
         if column not in result:
             result[column] = float("nan")
     for protocol, source in (("call", "call"), ("solver", "solve")):
-        forward = pd.to_numeric(result[f"forward.{source}"])
-        backward = pd.to_numeric(result[f"backward.{source}"])
+        forward = pd.to_numeric(result[f"forward.{source}"]) / result["batch"]
+        backward = pd.to_numeric(result[f"backward.{source}"]) / result["batch"]
         result[f"time.forward.{protocol}"] = forward
         result[f"time.backward.{protocol}"] = backward
         result[f"time.total.{protocol}"] = forward + backward
@@ -114,18 +174,28 @@ def sort_sizes(sizes: Iterable[str]) -> list[str]:
 class Cells:
     """A frame of measurements, looked up by (family, size, method).
 
-    Tables show one value of batch, dtype, device, threads and wrt: that of the benchmark (1,
-    float64, cpu, gradient of q) where it was measured, else the most frequent one. What is left
-    out is counted in `left_out`. Of cold and warm calls on one instance the cold one counts.
+    All are of one setting; what is left out is counted in `left_out`. Where a family was measured
+    with several upstream gradients, the most frequent one is kept. Of cold and warm calls on one
+    instance the cold one counts.
 
     Parameters
     ----------
     frame
         As `bpqp_bench.results.run_directory.to_frame` returns it.
+    setting
+        By default that of the benchmark (one instance, float64, CPU, gradient of q) if it was
+        measured, else the most frequent one.
     """
 
-    def __init__(self, frame: pd.DataFrame) -> None:
-        chosen = _one_setting(add_times(frame)).reset_index(drop=True)
+    def __init__(self, frame: pd.DataFrame, setting: Setting | None = None) -> None:
+        every = add_times(frame)
+        found = _settings(every)
+        if setting is None:
+            usual = [one for one in found if one._replace(threads=1) == Setting()]
+            setting = Counter(usual or found).most_common(1)[0][0] if found else Setting()
+        self.setting = setting
+        kept_rows = np.array([one == setting for one in found], dtype=bool)
+        chosen = _one_upstream(every.loc[kept_rows]).reset_index(drop=True)
         self.left_out = len(frame) - len(chosen)
         self.frame = chosen
         self._groups = _groups(chosen)
@@ -143,9 +213,13 @@ class Cells:
         self._outcomes: dict[Key, Outcome] = {}
         self._active: dict[tuple[str, str], tuple[float, int, int] | None] = {}
         self._of_method = {key[2]: int(rows[0]) for key, rows in reversed(self._groups.items())}
-        apart = kept["reference.degenerate"].fillna(False).astype(bool).to_numpy()
-        self._degenerate = apart
-        self._apart = apart | (self._numbers("accuracy.q.norm") < _ZERO_GRADIENT)
+        self._degenerate = kept["reference.degenerate"].fillna(False).astype(bool).to_numpy()
+        self._zero = self._numbers("accuracy.q.norm") < _ZERO_GRADIENT
+        self._apart = self._degenerate | self._zero
+        self._right = (self._numbers("accuracy.q.one_minus_cos") <= COSINE_RIGHT) & (
+            self._numbers("accuracy.q.rel_l2") <= ERROR_RIGHT
+        )
+        self._gradients: dict[Key, Gradient] = {}
 
     def sizes(self, *families: str) -> list[str]:
         """Sizes that occur with these families."""
@@ -206,6 +280,29 @@ class Cells:
     def apart(self, family: str, size: str, method: str) -> int:
         """Count the answers with an accuracy on instances that `regular` leaves out."""
         return int(self._apart[self._judged(family, size, method)].sum())
+
+    def gradient(self, family: str, size: str, method: str) -> Gradient:
+        """Say how right the gradients of a cell are."""
+        key = (family, size, method)
+        if key not in self._gradients:
+            rows = self._judged(*key)
+            regular = rows[~self._apart[rows]]
+            cosine, error = (
+                self._numbers(f"accuracy.q.{name}")[regular] for name in ("one_minus_cos", "rel_l2")
+            )
+            self._gradients[key] = Gradient(
+                judged=regular.size,
+                right=int(self._right[regular].sum()),
+                degenerate=int(self._degenerate[rows].sum()),
+                zero=int((self._zero & ~self._degenerate)[rows].sum()),
+                worst_cosine=float(cosine.max(initial=-math.inf)) if regular.size else math.nan,
+                worst_error=float(error.max(initial=-math.inf)) if regular.size else math.nan,
+            )
+        return self._gradients[key]
+
+    def right(self, family: str, size: str, method: str) -> bool:
+        """Whether every gradient of a cell that can be judged is right, and there is one."""
+        return self.gradient(family, size, method).mark == "right"
 
     def degenerate(self, family: str, size: str, method: str, column: str) -> pd.Series:
         """Values of a column on the instances whose gradient does not exist."""
@@ -323,34 +420,28 @@ def _short(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _one_setting(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.empty:
+def settings(frame: pd.DataFrame) -> list[Setting]:
+    """Every setting of a frame, each once, that of the benchmark first."""
+    return sorted(set(_settings(add_times(frame))), key=lambda one: (one != Setting(), one))
+
+
+def _settings(frame: pd.DataFrame) -> list[Setting]:
+    columns = [frame[name] for name in Setting._fields]
+    return [
+        Setting(int(batch), str(dtype), str(device), int(threads), _joined(wrt))
+        for batch, dtype, device, threads, wrt in zip(*columns, strict=True)
+    ]
+
+
+def _joined(wrt: object) -> str:
+    # A tuple in memory, a list or array after Parquet.
+    names = [wrt] if isinstance(wrt, str) else list(wrt) if isinstance(wrt, Iterable) else []
+    return ",".join(str(name) for name in names) or "q"
+
+
+def _one_upstream(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame["upstream"].nunique() <= 1:
         return frame
-    columns = [name for name in _CELL if name in frame]
-    settings = pd.Series(
-        [_setting(columns, row) for row in frame[columns].itertuples(index=False)],
-        index=frame.index,
-    )
-    usual = settings[[_is_usual(setting) for setting in settings]]
-    best = (usual if len(usual) else settings).value_counts().index[0]
-    chosen: pd.DataFrame = frame.loc[settings == best]
-    return chosen
-
-
-def _setting(columns: Sequence[str], row: Iterable[object]) -> tuple[tuple[str, str], ...]:
-    def plain(value: object) -> str:
-        return value if isinstance(value, str) else _joined(value)
-
-    return tuple((name, plain(value)) for name, value in zip(columns, row, strict=True))
-
-
-def _joined(value: object) -> str:
-    # `wrt` is a tuple in memory, a list or array after Parquet.
-    if hasattr(value, "__iter__"):
-        return ",".join(str(item) for item in value)
-    return str(value)
-
-
-def _is_usual(setting: tuple[tuple[str, str], ...]) -> bool:
-    usual = {"batch": "1", "dtype": "float64", "device": "cpu", "wrt": "q"}
-    return all(usual.get(name, value) == value for name, value in setting)
+    usual = frame.groupby("family")["upstream"].agg(lambda found: found.mode().iloc[0])
+    kept: pd.DataFrame = frame[frame["upstream"] == frame["family"].map(usual)]
+    return kept

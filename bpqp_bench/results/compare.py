@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from bpqp_bench.results.cells import PROTOCOLS, Cells, Pass, Protocol
-from bpqp_bench.statistics import Ratio, paired_ratio
+from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, Ratio, paired_ratio
 
 __all__ = [
     "MACHINE_FIELDS",
@@ -171,7 +171,7 @@ def agreement(a: Cells, b: Cells, base: str, families: tuple[str, ...]) -> Agree
                 )
                 for run in (a, b)
             )
-            if one is None or two is None or one.n < 2 or two.n < 2:
+            if one is None or two is None or min(one.n, two.n) < FEWEST_FOR_INTERVAL:
                 continue
             cells += 1
             overlapping += one.low <= two.high and two.low <= one.high
@@ -192,11 +192,16 @@ def _compare_cell(a: Cells, b: Cells, key: tuple[str, str, str], noise: float) -
         return [Change(*key, label, "total", "call", None, verdict, detail)]
     if one.state != "measured":
         return []
-    detail = ""
+    marks = [run.gradient(*key).mark for run in (a, b)]
+    if marks[0] != marks[1] and "wrong" in marks:
+        detail = f"gradient {marks[0]} in A, {marks[1]} in B"
+        return [Change(*key, label, "total", "call", None, "outcome changed", detail)]
+    detail = "gradient not right in either" if marks[0] == "wrong" else ""
     if (one.failures + one.timeouts > 0) != (two.failures + two.timeouts > 0):
-        detail = (
+        failed = (
             f"failed calls: {one.failures + one.timeouts} in A, {two.failures + two.timeouts} in B"
         )
+        detail = f"{detail}; {failed}" if detail else failed
     found: list[Change] = []
     for which, protocol in itertools.product(_PASSES, PROTOCOLS):
         ratio = paired_ratio(
@@ -208,7 +213,7 @@ def _compare_cell(a: Cells, b: Cells, key: tuple[str, str, str], noise: float) -
 
 
 def _verdict(ratio: Ratio | None, noise: float) -> Verdict:
-    if ratio is None or ratio.n < 2:
+    if ratio is None or ratio.n < FEWEST_FOR_INTERVAL:
         return "unclear"
     if not ratio.differs_from_one or abs(ratio.median - 1.0) <= noise:
         return "unchanged"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bpqp_bench.errors import SpecError
 
-__all__ = ["export_frame"]
+__all__ = ["export_frame", "inert"]
 
 
 def export_frame(frame: pd.DataFrame, target: Path) -> None:
@@ -35,6 +35,29 @@ def export_frame(frame: pd.DataFrame, target: Path) -> None:
     if target.suffix == ".parquet":
         flat.to_parquet(target, index=False)
     elif target.suffix == ".csv":
-        flat.to_csv(target, index=False, lineterminator="\n")
+        inert(flat).to_csv(target, index=False, lineterminator="\n")
     else:
         raise SpecError(f"{target} ends neither in .parquet nor in .csv")
+
+
+def inert(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with texts that a spreadsheet would run as a formula made plain text.
+
+    A text that begins with =, +, -, @, a tab or a line end gets an apostrophe before it; numbers
+    stay numbers.
+    """
+    made = frame.copy()
+    for position, name in enumerate(made.columns):
+        if not pd.api.types.is_numeric_dtype(made[name]):
+            made.isetitem(position, made[name].map(_inert, na_action="ignore").array)
+    return made
+
+
+def _inert(value: object) -> object:
+    if not (isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

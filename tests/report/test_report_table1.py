@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import report_samples as samples
 
+from bpqp_bench.reference.accuracy import Accuracy
+from bpqp_bench.reference.solution import Reference
 from bpqp_bench.report.latex import document, escape
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.model import Cell, Table
@@ -27,16 +29,19 @@ def table() -> Table:
     return efficiency.render(samples.inputs(samples.sample(), "standard"))
 
 
-def test_cell_is_mean_and_deviation_of_its_own_calls_in_milliseconds() -> None:
-    runs = [samples.measurement(seed=s, seconds=v) for s, v in enumerate([1e-3, 2e-3, 3e-3])]
+def test_cell_is_the_median_of_its_own_calls_in_milliseconds() -> None:
+    runs = [samples.measurement(seed=s, seconds=v) for s, v in enumerate([1e-3, 2e-3, 6e-3])]
     table = efficiency.render(samples.inputs(runs, "smoke"))
     call = cell_of(table, "table1-call", "QP", "BPQP", 1)
-    assert call.text == "1.00 ± 0.50"
-    assert call.runs == pytest.approx((0.5, 1.0, 1.5))
+    assert call.text == "1.00"
+    assert call.runs == pytest.approx((0.5, 1.0, 3.0))
     total = cell_of(table, "table1-call", "QP", "BPQP", 3)
-    assert total.text == "3.00 ± 1.5"
+    assert total.text == "3.00"
+    more = [samples.measurement(seed=s, seconds=v) for s, v in enumerate([1e-3] * 3 + [5e-3] * 3)]
+    table_of_six = efficiency.render(samples.inputs(more, "smoke"))
+    assert cell_of(table_of_six, "table1-call", "QP", "BPQP", 1).text == "1.50 (0.500–2.50)"
     solver = cell_of(table, "table1-solver", "QP", "BPQP", 3)
-    assert solver.text == "1.50 ± 0.75"
+    assert solver.text == "1.50"
 
 
 def test_first_and_warm_up_calls_do_not_count() -> None:
@@ -49,9 +54,9 @@ def test_first_and_warm_up_calls_do_not_count() -> None:
 
 def test_published_figures_stand_beside_and_missing_ones_are_said_to_be(table: Table) -> None:
     assert cell_of(table, "table1-call", "QP", "Exact", 1).below == "paper 4.06 ± 6.03"
-    assert cell_of(table, "table1-call", "QP", "Alt-Diff", 1).below == "paper n/a"
+    assert cell_of(table, "table1-call", "QP", "Alt-Diff", 1).below == ""
     # The paper leaves this cell empty.
-    assert cell_of(table, "table1-call", "QP", "CVXPY", 3).below == "paper n/a"
+    assert cell_of(table, "table1-call", "QP", "CVXPY", 3).below == ""
 
 
 def test_published_lp_of_cvxpy_is_the_problem_without_smoothing() -> None:
@@ -78,7 +83,7 @@ def test_timeout_failure_unsupported_and_not_run(table: Table) -> None:
     assert "all calls ended without convergence (iteration limit)" in loose.notes[0]
 
 
-def test_mean_over_finished_calls_only_is_a_lower_bound() -> None:
+def test_median_over_finished_calls_only_is_a_lower_bound() -> None:
     runs = [samples.measurement(seed=s) for s in range(3)]
     runs.append(samples.failure("timeout", "> 30 s", seed=3))
     cell = cell_of(efficiency.render(samples.inputs(runs, "smoke")), "table1-call", "QP", "BPQP", 1)
@@ -103,6 +108,40 @@ def test_ratio_to_bpqp_is_paired(table: Table) -> None:
     assert row["published_mean_s"] == pytest.approx(0.03337)
 
 
+def test_a_wrong_gradient_is_marked_and_never_the_best() -> None:
+    wrong = {"q": Accuracy(1e-3, 0.1, 1.0, 10.0)}
+    gone = Reference(True, "weakly active", 1, 0.0, 1.0, 0.0)
+    runs = [samples.measurement(seed=s, seconds=2e-3) for s in range(6)]
+    runs += [samples.measurement("exact", seed=s, seconds=3e-3) for s in range(6)]
+    runs += [samples.measurement("qpth", seed=s, seconds=1e-3, accuracy=wrong) for s in range(6)]
+    runs += [samples.measurement("jaxopt", seed=s, reference=gone) for s in range(6)]
+    zero = {"q": Accuracy(0.5, 1.0, 1e-30, 1e-30)}
+    runs += [samples.measurement("cvxpy", seed=s, accuracy=zero) for s in range(6)]
+    table = efficiency.render(samples.inputs(runs, "smoke"))
+    shown = {
+        label: cell_of(table, "table1-call", "QP", label, 1)
+        for label in ("BPQP", "Exact", "qpth/OptNet", "JAXOpt", "CVXPY")
+    }
+    assert {label: cell.tone for label, cell in shown.items()} == {
+        **{"BPQP": "best", "Exact": "", "qpth/OptNet": "wrong", "JAXOpt": "", "CVXPY": ""}
+    }
+    assert shown["qpth/OptNet"].text.endswith("✗")
+    assert (shown["JAXOpt"].text[-1], shown["CVXPY"].text[-1]) == ("◇", "∅")
+    row = table.tidy.set_index(["family", "size", "pass", "method"]).loc[
+        ("qp", "10x5", "total", "qpth")
+    ]
+    assert (row["gradient"], row["gradients_right"], row["gradients_judged"]) == ("wrong", 0, 6)
+    statistics = next(p for p in table.panels if p.key == "table1-statistics-qp")
+    heads = [f"{c.group} {c.label}".strip() for c in statistics.columns]
+    ratios = {
+        row.cells[2].text: row.cells[heads.index("call ratio to BPQP")].text
+        for row in statistics.rows
+        if [cell.text for cell in row.cells[:2]] == ["10x5", "total"]
+    }
+    assert ratios["Exact"].startswith("1.50 [")
+    assert ratios["qpth/OptNet"] == "n/a"
+
+
 def test_a_users_own_method_gets_its_row() -> None:
     runs = [samples.measurement(seed=0), samples.measurement(seed=0, method="mine")]
     table = efficiency.render(samples.inputs(runs, "smoke"))
@@ -120,7 +159,7 @@ def test_another_batch_size_does_not_mix_in() -> None:
     runs += [samples.measurement(seed=s, seconds=1.0, batch=64) for s in range(9)]
     made = samples.inputs(runs, "smoke")
     assert made.cells.left_out == 9
-    assert cell_of(efficiency.render(made), "table1-call", "QP", "BPQP", 1).text == "0.500 ± 0"
+    assert cell_of(efficiency.render(made), "table1-call", "QP", "BPQP", 1).text == "0.500"
 
 
 def test_empty_run_says_not_run_everywhere() -> None:
@@ -132,7 +171,7 @@ def test_empty_run_says_not_run_everywhere() -> None:
 def test_markdown_has_as_many_cells_in_every_line(table: Table) -> None:
     lines = [line for line in table_markdown(table).splitlines() if line.startswith("|")]
     widths = {line.replace("\\|", "").count("|") for line in lines}
-    assert widths == {10, 13}
+    assert widths == {10, 14}
     assert "Notes\n\n1. " in table_markdown(table)
 
 

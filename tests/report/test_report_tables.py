@@ -68,7 +68,7 @@ def test_large_scale_has_memory_beside_the_time_and_only_large_sizes() -> None:
     table = large_scale.render(samples.inputs(runs, "smoke"))
     call = panel(table, "table2-call")
     assert [column.label for column in call.columns[1:]] == ["500x200", "1500x500"] * 2
-    assert (find(call, "BPQP", 3).text, find(call, "BPQP", 3).below) == ("3.00 ± 0", "200 MiB")
+    assert (find(call, "BPQP", 3).text, find(call, "BPQP", 3).below) == ("3.00", "200 MiB")
     assert find(call, "Exact", 4).text == "failed"
     assert find(call, "Exact", 4).notes == (f"Exact: out-of-memory: {out}",)
 
@@ -253,6 +253,24 @@ def test_all_tables_compile_together(tmp_path: Path) -> None:
         command, cwd=tmp_path, check=False, capture_output=True, text=True, errors="replace"
     )
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_texts_that_a_spreadsheet_would_run_are_inert() -> None:
+    import pandas as pd
+
+    from bpqp_bench.results.export import inert
+
+    texts = ["=1+1", "+1", "-2.5", "@x", "-x", "plain", "\t=1"]
+    made = inert(pd.DataFrame({"a": texts, "n": [-1.0] * len(texts)}))
+    assert list(made["a"]) == ["'=1+1", "+1", "-2.5", "'@x", "'-x", "plain", "'\t=1"]
+    assert list(made["n"]) == [-1.0] * len(texts)
+
+
+def test_markdown_of_what_results_say_is_text() -> None:
+    from bpqp_bench.report.markdown import plain
+
+    said = "<img src=x> [a](b) `c` **d** | e\n# f & g"
+    assert plain(said) == (r"&lt;img src=x&gt; \[a\](b) \`c\` \*\*d\*\* \| e \# f &amp; g")
 
 
 def test_command_export(tmp_path: Path) -> None:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["NOT", "REPRODUCED", "UNTESTED", "Finding", "Judged", "Verdict", "overall", "untested"]
+__all__ = [
+    "MIXED",
+    "NOT",
+    "REPRODUCED",
+    "UNTESTED",
+    "Finding",
+    "Judged",
+    "Verdict",
+    "by_readings",
+    "overall",
+    "untested",
+]
 
-Verdict = Literal["reproduced", "not reproduced", "can't be tested here"]
+Verdict = Literal["reproduced", "not reproduced", "can't be tested here", "depends on the reading"]
 REPRODUCED: Verdict = "reproduced"
 NOT: Verdict = "not reproduced"
 UNTESTED: Verdict = "can't be tested here"
+MIXED: Verdict = "depends on the reading"
 
 
 @dataclass(frozen=True)
@@ -21,17 +33,20 @@ class Finding:
     Attributes
     ----------
     what
-        Dataset, protocol or pair it is about.
+        Dataset, size or pair it is about.
     measured, published
         What was found here, and what the paper has (empty where it has nothing to compare).
     verdict
         Of this quantity alone.
+    reading
+        Key of the reading that it belongs to, where the claim has several.
     """
 
     what: str
     measured: str
     verdict: Verdict
     published: str = ""
+    reading: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,15 +58,19 @@ class Judged:
     identifier, claim, where
         As in the packaged claims.csv.
     verdict
-        By the call protocol where the claim is about time: it is what a training step pays.
+        Of all readings together: theirs where they agree.
     threshold
         What would count as reproduced, and why that.
     findings
-        The quantities behind the verdict, protocol by protocol.
+        The quantities behind the verdict, reading by reading.
     differences
         What in the setup differs from the paper's and bears on this claim.
     explanation
         Where it is not reproduced: by how much, and why, from the phase breakdown.
+    readings
+        Verdict of each reading, where there are several.
+    contrast
+        Where the readings differ and why, in one sentence.
     """
 
     identifier: str
@@ -62,6 +81,8 @@ class Judged:
     findings: tuple[Finding, ...] = ()
     differences: tuple[str, ...] = ()
     explanation: str = ""
+    readings: Mapping[str, Verdict] = field(default_factory=dict)
+    contrast: str = ""
 
     def plain(self) -> dict[str, Any]:
         """Return the claim as JSON values."""
@@ -81,6 +102,17 @@ def overall(verdicts: Iterable[Verdict], *, every: bool) -> Verdict:
     return UNTESTED if not tested or (every and len(tested) < len(parts)) else REPRODUCED
 
 
-def untested(why: str, what: str = "all") -> Sequence[Finding]:
+def by_readings(readings: Mapping[str, Verdict]) -> Verdict:
+    """Join the verdicts of several readings: theirs where those that were tested agree.
+
+    A claim is about the published configuration: without a reading of it nothing is decided.
+    """
+    tested = set(readings.values()) - {UNTESTED}
+    if all(verdict == UNTESTED for key, verdict in readings.items() if key != "best"):
+        return UNTESTED
+    return MIXED if len(tested) > 1 else tested.pop()
+
+
+def untested(why: str, what: str = "all", reading: str = "") -> Sequence[Finding]:
     """Return the one finding that says why there is none."""
-    return [Finding(what, why, UNTESTED)]
+    return [Finding(what, why, UNTESTED, reading=reading)]

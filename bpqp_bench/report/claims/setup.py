@@ -11,7 +11,12 @@ from bpqp_bench.method.phase_clock import PHASES
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.text import significant
 
-__all__ = ["clock_difference", "machine", "phase_story", "versions"]
+__all__ = ["CLOCKS", "machine", "phase_share", "phase_story", "versions"]
+
+CLOCKS = (
+    "clock: the authors timed OSQP's solve() alone for BPQP and the inversion alone for Exact, but "
+    "whole calls for CVXPY and qpth; the reading on the authors' clock does the same"
+)
 
 _PAPER_CPU = "16-core Xeon E5-2630 v3 at 2.40 GHz"
 
@@ -35,36 +40,38 @@ def versions(inputs: Inputs, *libraries: str) -> tuple[str, ...]:
     return (f"versions here: {', '.join(found)}; the paper states none",) if found else ()
 
 
-def clock_difference() -> str:
-    """Say how the authors' clocks differ from the call protocol."""
-    return (
-        "clock: the authors timed OSQP's solve() alone for BPQP and the inversion alone for Exact, "
-        "but whole calls for CVXPY and qpth; the solver protocol comes closest for BPQP"
-    )
-
-
 def phase_story(inputs: Inputs, family: str, size: str, name: str) -> str:
     """Say where the mean time of both passes goes, in one sentence; empty if not measured."""
     method = inputs.names.method(name)
-    rows = inputs.cells.measured(family, size, method.key)
     label = inputs.cells.label(method.key) or method.label
     parts: list[str] = []
     for side in ("forward", "backward"):
-        means = {
-            phase: float(pd.to_numeric(rows[f"{side}.{phase}"]).mean())
-            for phase in (*PHASES, "other")
-        }
+        means = _phases(inputs, family, size, method.key, side)
         call = sum(means.values())
-        if not call > 0:
-            continue
-        shares = ", ".join(
-            f"{phase} {mean / call:.0%}" for phase, mean in means.items() if mean / call >= 0.01
-        )
-        parts.append(f"{side} {significant(call * 1e3)} ms ({shares})")
+        if call > 0:
+            shares = ", ".join(
+                f"{phase} {mean / call:.0%}" for phase, mean in means.items() if mean / call >= 0.01
+            )
+            parts.append(f"{side} {significant(call * 1e3)} ms ({shares})")
     if not parts:
         return ""
     tail = "" if inputs.cells.split(method.key) else "; the library's call cannot be split"
     return f"{label} on {family} at {size}: {'; '.join(parts)}{tail}."
+
+
+def phase_share(inputs: Inputs, family: str, size: str, name: str) -> float | None:
+    """Return the share of both passes that is not the solve phase; None if not measured."""
+    key = inputs.names.method(name).key
+    sides = [_phases(inputs, family, size, key, side) for side in ("forward", "backward")]
+    call = sum(sum(means.values()) for means in sides)
+    return 1.0 - sum(means["solve"] for means in sides) / call if call > 0 else None
+
+
+def _phases(inputs: Inputs, family: str, size: str, key: str, side: str) -> dict[str, float]:
+    return {
+        phase: float(inputs.cells.values(family, size, key, f"{side}.{phase}").mean())
+        for phase in (*PHASES, "other")
+    }
 
 
 def _first(environment: Mapping[str, Any], *names: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bpqp_bench.report.inputs import Inputs, MethodName
@@ -14,8 +14,8 @@ from bpqp_bench.report.published import Published
 from bpqp_bench.report.text import (
     as_published,
     interval,
+    median_range,
     outcome_text,
-    plus_minus,
     significant,
     tiny,
 )
@@ -24,6 +24,8 @@ from bpqp_bench.runner.profiles import PROFILES, Profile
 from bpqp_bench.statistics import PowerFit, fit_power, summarize
 
 __all__ = [
+    "LEGEND",
+    "MARKS",
     "NOT_SPLIT",
     "SCALE",
     "SETTINGS",
@@ -43,6 +45,7 @@ __all__ = [
     "size_cell",
     "table_sizes",
     "time_cell",
+    "with_best",
 ]
 
 # What a reader must know of the settings to compare rows fairly; docs/methods.md has the rest.
@@ -56,6 +59,14 @@ SETTINGS = (
 NOT_SPLIT = "cannot be split into phases: the whole call is counted as solve"
 
 SCALE = {"ms": 1e3, "s": 1.0}
+
+# Beside a time: what is known of the gradient that it bought.
+MARKS = {"right": "", "wrong": " ✗", "degenerate": " ◇", "zero": " ∅", "unknown": " ?"}
+LEGEND = (
+    "✗: on at least one instance the gradient is not right (1 − cos above 1e−6 or relative error "
+    "above 1e−3); ◇: no gradient exists at these instances (degenerate); ∅: the gradient is zero; "
+    "?: no reference to judge it by. Bold: the fastest right one."
+)
 
 
 @dataclass(frozen=True)
@@ -127,9 +138,9 @@ def method_cell(cells: Cells, method: MethodName, protocol: Protocol = "call") -
 
 
 def published_text(figure: Published | None, unit: str) -> str:
-    """Print "paper 3.33 ± 0.98" in the unit of the cell, "paper n/a" where there is no figure."""
+    """Print "paper 3.33 ± 0.98" in the unit of the cell, nothing where there is no figure."""
     if figure is None:
-        return "paper n/a"
+        return ""
     return f"paper {as_published(figure.mean, figure.std, SCALE[unit])}"
 
 
@@ -154,7 +165,10 @@ def missing_cell(outcome: Outcome, below: str = "") -> Cell:
 def time_cell(
     cells: Cells, place: Place, protocol: Protocol, unit: str = "ms", below: str = ""
 ) -> Cell:
-    """Print mean ± std of a pass; "≥" before it where calls hit the limit and are missing."""
+    """Print the median of a pass and its middle half, marked where the gradient is not right.
+
+    "≥" before it where calls hit the limit and are missing.
+    """
     key = (place.family, place.size, place.method.key)
     outcome = cells.outcome(*key)
     if outcome.state != "measured":
@@ -163,15 +177,41 @@ def time_cell(
     if times.empty:
         return Cell("n/a", None, below=below, notes=outcome.notes, tone="missing")
     found = summarize(times)
-    text = plus_minus(found.mean, found.std, SCALE[unit])
+    text = median_range(found, SCALE[unit])
+    mark = MARKS[cells.gradient(*key).mark]
     return Cell(
-        f"≥ {text}" if outcome.timeouts else text,
-        found.mean * SCALE[unit],
+        f"{'≥ ' if outcome.timeouts else ''}{text}{mark}",
+        found.median * SCALE[unit],
         below=below,
         notes=outcome.notes,
         runs=tuple((times * SCALE[unit]).tolist()),
         unit=unit,
+        tone="wrong" if mark == MARKS["wrong"] else "",
+        comparable=cells.right(*key) and not outcome.timeouts,
     )
+
+
+def with_best(panel: Panel) -> Panel:
+    """Mark the least figure of each column within each section, among comparable cells."""
+    best: dict[tuple[str, int], float] = {}
+    for row in panel.rows:
+        for column, cell in enumerate(row.cells):
+            if isinstance(cell.sort, float) and cell.comparable:
+                place = (row.section, column)
+                best[place] = min(best.get(place, math.inf), cell.sort)
+
+    def marked(row: Row) -> Row:
+        return replace(
+            row,
+            cells=tuple(
+                replace(cell, tone="best")
+                if cell.comparable and best[row.section, column] == cell.sort
+                else cell
+                for column, cell in enumerate(row.cells)
+            ),
+        )
+
+    return replace(panel, rows=tuple(marked(row) for row in panel.rows))
 
 
 def active_text(cells: Cells, family: str, size: str) -> str:

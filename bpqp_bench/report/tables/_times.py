@@ -14,6 +14,7 @@ from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel
 from bpqp_bench.report.published import Published
 from bpqp_bench.report.tables._common import (
+    MARKS,
     SCALE,
     Entry,
     Place,
@@ -23,8 +24,9 @@ from bpqp_bench.report.tables._common import (
     places,
     size_cell,
     time_cell,
+    with_best,
 )
-from bpqp_bench.report.text import as_published, interval, significant
+from bpqp_bench.report.text import as_published, interval, plus_minus, significant
 from bpqp_bench.results.cells import PROTOCOLS, Pass, Protocol
 from bpqp_bench.statistics import paired_ratio, summarize
 
@@ -65,7 +67,11 @@ class Times:
     below: Callable[[Place], str] = lambda place: ""
 
     def panel(self, protocol: Protocol) -> Panel:
-        """Return mean ± std in the paper's layout: methods down, passes and sizes across."""
+        """Return medians in the paper's layout: methods down, passes and sizes across.
+
+        The fastest of each column is marked, among cells whose gradients are all right and that
+        lost no call to the limit.
+        """
 
         def entry(which: Pass, size: str) -> Entry:
             def cell(row: Place) -> Cell:
@@ -75,12 +81,13 @@ class Times:
             return Column(size, which.capitalize()), cell
 
         names: Entry = (Column("Method", numeric=False), lambda place: self._name(place, protocol))
-        return grid(
+        made = grid(
             f"{self.key}-{protocol}",
             f"Protocol: {protocol} ({self.unit})",
             places(self.families, self.methods),
             [names, *(entry(which, size) for which in self.passes for size in self.sizes)],
         )
+        return with_best(made) if protocol == "call" else made
 
     def statistics(self, family: str) -> Panel:
         """Return every statistic of every cell of one family, in long form."""
@@ -89,6 +96,7 @@ class Times:
             (Column("Pass", numeric=False), lambda place: Cell(place.which)),
             (Column("Method", numeric=False), lambda place: self._name(place, "solver")),
             (Column("n"), self._count),
+            (Column("right"), self._right),
             *(entry for protocol in PROTOCOLS for entry in self._statistics(protocol)),
             (Column("active"), self._active),
             (Column("paper"), self._paper),
@@ -100,9 +108,11 @@ class Times:
             places({family: ""}, self.methods, self.sizes, self.passes),
             entries,
             caption=(
-                f"Times in {self.unit}. ratio to BPQP: median over instances of method/BPQP on the "
-                "same instance, with its 95 % bootstrap interval; above 1 means that BPQP is "
-                "faster. active: number of active constraints, median (range)."
+                f"Times in {self.unit}. right: gradients that are right, of those that can be "
+                "judged. ratio to BPQP: median over instances of method/BPQP on the same instance, "
+                "with its 95 % bootstrap interval from five instances on, where the gradients of "
+                "both are right; above 1 means that BPQP is faster. active: number of active "
+                "constraints, median (range)."
             ),
             long=True,
         )
@@ -139,6 +149,7 @@ class Times:
     def _record(self, place: Place) -> dict[str, Any]:
         cells, key = self.inputs.cells, (place.family, place.size, place.method.key)
         outcome, published = cells.outcome(*key), self.published(place)
+        gradient = cells.gradient(*key)
         active = cells.active(place.family, place.size)
         record: dict[str, Any] = {
             "dataset": place.section,
@@ -154,6 +165,9 @@ class Times:
             "failures": outcome.failures,
             "not_converged": outcome.not_converged,
             "limit_s": outcome.limit_s,
+            "gradient": gradient.mark,
+            "gradients_right": gradient.right,
+            "gradients_judged": gradient.judged,
             "phases_split": cells.split(place.method.key),
             "active_median": active[0] if active else None,
             "peak_memory": peak_memory(self.inputs, place),
@@ -181,29 +195,46 @@ class Times:
         tone = "" if self._answered(place) else "muted"
         return Cell(str(outcome.n), float(outcome.n), tone="muted" if tone else "")
 
+    def _right(self, place: Place) -> Cell:
+        found = self.inputs.cells.gradient(place.family, place.size, place.method.key)
+        if not self._answered(place) or not found.judged:
+            text = "n/a" if self._answered(place) else ""
+            return Cell(f"{text}{MARKS[found.mark]}" if text else "", tone="muted")
+        tone = "wrong" if found.mark == "wrong" else ""
+        text = f"{found.right}/{found.judged}"
+        return Cell(text, found.right / found.judged, tone="wrong" if tone else "")
+
+    def _comparable(self, place: Place) -> bool:
+        base = self.inputs.names.method(BASE).key
+        return all(
+            self.inputs.cells.right(place.family, place.size, key)
+            for key in (place.method.key, base)
+        )
+
     def _statistics(self, protocol: Protocol) -> list[Entry]:
-        def mean(place: Place) -> Cell:
+        def mean(place: Place, _: Protocol) -> Cell:
+            found = self.measured(place, protocol)
+            text = plus_minus(found["mean_s"], found["std_s"], SCALE[self.unit])
+            return Cell(text, found["mean_s"] * SCALE[self.unit])
+
+        def median(place: Place) -> Cell:
             # What stands for a missing figure is said once in a row.
             return self._time(place, protocol) if protocol == "call" else blank(place, self._time)
 
         def blank(place: Place, make: Callable[[Place, Protocol], Cell]) -> Cell:
             return make(place, protocol) if self._answered(place) else Cell("")
 
-        def median(place: Place, _: Protocol) -> Cell:
-            value = self.measured(place, protocol)["median_s"] * SCALE[self.unit]
-            return Cell(significant(value), value)
-
         def ratio(place: Place, _: Protocol) -> Cell:
             found = self.measured(place, protocol)
-            if not math.isfinite(found["ratio_to_bpqp"]):
+            if not (math.isfinite(found["ratio_to_bpqp"]) and self._comparable(place)):
                 return Cell("n/a", tone="missing")
             text = interval(found["ratio_low"], found["ratio_high"])
             value = found["ratio_to_bpqp"]
             return Cell(f"{significant(value)} {text}".strip(), value)
 
         return [
-            (Column("mean ± std", protocol), mean),
-            (Column("median", protocol), lambda place: blank(place, median)),
+            (Column("median (middle half)", protocol), median),
+            (Column("mean ± std", protocol), lambda place: blank(place, mean)),
             (Column("ratio to BPQP", protocol), lambda place: blank(place, ratio)),
         ]
 

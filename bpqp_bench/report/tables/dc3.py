@@ -7,6 +7,7 @@ import pandas as pd
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.tables._common import (
+    LEGEND,
     Entry,
     Place,
     base_name,
@@ -33,10 +34,10 @@ FAMILIES = {"qp[fixed=true]": "QP, fixed data", "lp[fixed=true]": "LP, fixed dat
 OTHERS = ("exact-solve", "bpqp")
 _CAPTION = (
     "DC3 learns a map from q to a solution for one P, A, b, G, h, so all instances of a size share "
-    "these and only q varies. Milliseconds per instance, mean ± standard deviation. Its training "
+    "these and only q varies. Milliseconds per instance: median and middle half. Its training "
     "is paid before the first instance and stands apart; its solutions need not be feasible or "
     "optimal, so the residuals belong to the times. The published figures of this table are not "
-    "available."
+    f"available. {LEGEND}"
 )
 
 

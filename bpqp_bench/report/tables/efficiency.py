@@ -5,7 +5,7 @@ from __future__ import annotations
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
 from bpqp_bench.report.published import SOURCE, Published, published_time
-from bpqp_bench.report.tables._common import SETTINGS, Place, published_text, table_sizes
+from bpqp_bench.report.tables._common import LEGEND, SETTINGS, Place, published_text, table_sizes
 from bpqp_bench.report.tables._times import Times
 from bpqp_bench.results.cells import PROTOCOLS
 from bpqp_bench.runner.plan import Request
@@ -22,11 +22,11 @@ METHODS = (
 LP_ONLY = ("cvxpy-lp0",)
 
 _CAPTION = (
-    "Milliseconds per instance, mean ± standard deviation over instances. "
+    "Milliseconds per instance: median and middle half over instances. "
     "call: everything that a training step pays; solver: the solve phase alone, which is what the "
     "authors timed for BPQP. The second line is the published figure, from another machine: "
-    f"{SOURCE}. “≥” marks a mean from which calls that hit the time limit are missing. "
-    f"{SETTINGS}"
+    f"{SOURCE}. “≥” marks a median from which calls that hit the time limit are missing. "
+    f"{LEGEND} {SETTINGS}"
 )
 
 

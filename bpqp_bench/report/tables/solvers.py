@@ -9,7 +9,7 @@ import pandas as pd
 
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
-from bpqp_bench.report.tables._common import is_short, missing_cell
+from bpqp_bench.report.tables._common import LEGEND, MARKS, is_short, missing_cell
 from bpqp_bench.report.text import significant, tiny
 from bpqp_bench.results.cells import PASSES
 from bpqp_bench.runner.plan import Request
@@ -30,7 +30,7 @@ _CAPTION = (
     "Median time of forward and backward pass together (protocol call, ms); the second line is "
     "the median 1 − cos to the reference gradient. Rows: solver of the forward pass; columns: "
     "solver of the backward pass. The backward problem has equality constraints alone; direct is "
-    "a factorization of its KKT system."
+    f"a factorization of its KKT system. {LEGEND}"
 )
 
 
@@ -114,14 +114,21 @@ def _pair_cell(
         record[f"{which}_median_s"] = inputs.cells.times(*key, which, "call").median()
     times = inputs.cells.times(*key, "total", "call") * 1e3
     cosine = inputs.cells.regular(*key, "accuracy.q.one_minus_cos")
-    record |= {"one_minus_cos_median": cosine.median(), "one_minus_cos_worst": cosine.max()}
+    mark = inputs.cells.gradient(*key).mark
+    record |= {
+        "gradient": mark,
+        "one_minus_cos_median": cosine.median(),
+        "one_minus_cos_worst": cosine.max(),
+    }
     cell = Cell(
-        significant(float(times.median())),
+        f"{significant(float(times.median()))}{MARKS[mark]}",
         float(times.median()),
         below=tiny(float(cosine.median())),
         notes=outcome.notes,
         runs=tuple(times.tolist()),
         unit="ms",
+        tone="wrong" if mark == "wrong" else "",
+        comparable=inputs.cells.right(*key),
     )
     return cell, record
 

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "CONFIDENCE",
     "FEWEST_FOR_INTERVAL",
+    "RESAMPLES",
+    "SEED",
     "PowerFit",
     "Ratio",
     "Summary",
@@ -29,8 +31,8 @@ __all__ = [
 CONFIDENCE = 0.95
 FEWEST_FOR_INTERVAL = 5
 """Below this many values an interval would claim more than they can say."""
-_RESAMPLES = 1999
-_SEED = 20241129
+RESAMPLES = 1999
+SEED = 20241129
 _FEWEST_SIZES_TO_TRUST = 3
 
 Samples = NDArray[np.float64]
@@ -243,5 +245,5 @@ def _interval(
 
 @lru_cache(maxsize=256)
 def _draws(sizes: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
-    rng = np.random.default_rng(_SEED)
-    return tuple(rng.integers(0, size, (_RESAMPLES, size)) for size in sizes)
+    rng = np.random.default_rng(SEED)
+    return tuple(rng.integers(0, size, (RESAMPLES, size)) for size in sizes)

@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
+from bpqp_bench.tasks import task_names
+
 __all__ = ["cli", "main"]
 
 # Half a second of imports that plug-in files need only when they are used, not to be listed.
 _SLOW = ("scipy.fft", "scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.stats")
 
-# Where each command lives. Imported on use: `bpqp-bench list` must not wait for matplotlib.
+# Where each command lives, beside those of the tasks. Imported on use: `bpqp-bench list` must not
+# wait for matplotlib.
 _COMMANDS = {
     "list": ("listing", "list_plugins"),
     "check": ("check", "check"),
@@ -23,7 +26,6 @@ _COMMANDS = {
     "report": ("report", "report"),
     "compare": ("report", "compare"),
     "export": ("report", "export"),
-    "portfolio": ("portfolio", "portfolio"),
     "regress": ("regress", "regress"),
     "publish": ("publish", "publish"),
     "reproduce": ("reproduce", "reproduce"),
@@ -32,9 +34,13 @@ _COMMANDS = {
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [*_COMMANDS, *task_names()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in task_names():
+            from bpqp_bench.cli.task import task_command
+
+            return task_command(cmd_name)
         if cmd_name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[cmd_name]

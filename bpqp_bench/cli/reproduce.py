@@ -41,7 +41,8 @@ def reproduce(
     from bpqp_bench.runner.plan import make_plan
     from bpqp_bench.runner.profiles import profile
     from bpqp_bench.runner.time_left import Work
-    from bpqp_bench.tasks.portfolio.experiment import plan_portfolio, reproduce_portfolio
+    from bpqp_bench.tasks import task_names
+    from bpqp_bench.tasks.task import find_task
 
     if resume and out is None:
         raise SpecError("--resume needs the run directory: --out DIR")
@@ -61,12 +62,16 @@ def reproduce(
             path, plan, registry, resume=resume, options=options, profile=chosen.name
         ) as directory:
             click.echo(f"run {path}")
-            click.echo("first the measurements, then the portfolio and the report")
-            plan_portfolio(chosen, path, time_left, registry)
+            click.echo(f"first the measurements, then {', '.join(task_names())} and the report")
+            tasks = [find_task(name) for name in task_names()]
+            for task in tasks:
+                time_left.plan(task.plan(chosen, path, registry))
             time_left.plan([report])
             summary = execute(plan, directory, (methods_dirs, problems_dirs), time_left, options)
         click.echo(summary.describe())
-        problems = [*summary.problems, *reproduce_portfolio(chosen, path, time_left, registry)]
+        problems = list(summary.problems)
+        for task in tasks:
+            problems += task.reproduce(chosen, path, registry, time_left)
         for problem in problems:
             click.echo(problem, err=True)
         with time_left.running(report, "report"):

@@ -227,13 +227,23 @@ def test_solver_agnostic_needs_every_pair() -> None:
     assert "scs + direct at 100x20: 1.0e−03" in found.findings[1].measured
 
 
-def _differences(name: str, baseline: str, **verdicts: str) -> list[dict[str, object]]:
-    common = {"data": "synthetic", "name": name, "baseline": baseline}
+def _differences(
+    name: str, baseline: str, data: str = "synthetic", **verdicts: str
+) -> list[dict[str, object]]:
+    common = {"data": data, "name": name, "baseline": baseline, "chosen_by": "regret"}
     numbers = {"difference": 0.3, "low": -0.1, "high": 0.7}
     return [
         {**common, **numbers, "metric": metric, "verdict": verdict.replace("_", " ")}
         for metric, verdict in verdicts.items()
     ]
+
+
+# A market on which predictions are worth something, and controls that come out.
+_TELLING = [
+    *_differences("two-stage", "minimum-variance", regret="better"),
+    *_differences("bpqp", "two-stage", "positive-control", regret="better"),
+    *_differences("bpqp", "two-stage", "negative-control", regret="no difference"),
+]
 
 
 @pytest.mark.parametrize(
@@ -253,10 +263,26 @@ def test_a_claim_about_decisions_goes_by_intervals(
     rows = _differences("bpqp", "two-stage", **verdicts)
     # Another pair's differences say nothing of this claim.
     rows += _differences("dc3", "two-stage", Sharpe="worse", regret="worse", IC="better")
-    (tmp_path / "portfolio" / "significance.json").write_text(json.dumps(rows))
+    (tmp_path / "portfolio" / "significance.json").write_text(json.dumps([*rows, *_TELLING]))
     found = judge([], "C7", run_dir=tmp_path)
     assert found.verdict == expected
-    assert "bpqp less two-stage: 0.300 [−0.100, 0.700]" in found.findings[0].measured
+    assert [finding.verdict for finding in found.findings[:2]] == [REPRODUCED, REPRODUCED]
+    (finding, *_) = [one for one in found.findings if one.what.startswith("Sharpe, Synthetic")]
+    assert "bpqp less two-stage: 0.300 [−0.100, 0.700]" in finding.measured
+
+
+@pytest.mark.parametrize("broken", range(4))
+def test_a_market_that_cannot_tell_decides_nothing(tmp_path: Path, broken: int) -> None:
+    (tmp_path / "portfolio").mkdir()
+    telling = [dict(row) for row in _TELLING]
+    if broken < 3:
+        # Predictions worth nothing; a positive control that fails; a negative one that "wins".
+        telling[broken]["verdict"] = ("no difference", "no difference", "better")[broken]
+    else:
+        telling = telling[:1]  # no controls were run
+    rows = [*_differences("bpqp", "two-stage", Sharpe="worse", regret="worse"), *telling]
+    (tmp_path / "portfolio" / "significance.json").write_text(json.dumps(rows))
+    assert judge([], "C7", run_dir=tmp_path).verdict == UNTESTED
 
 
 def test_portfolio_claims_read_their_summary(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import kurtosis
 
 from bpqp_bench.tasks.portfolio.alpha import WINDOWS, alpha_features
+from bpqp_bench.tasks.portfolio.control import control_market
 from bpqp_bench.tasks.portfolio.covariance import (
     CovarianceError,
     checked_covariance,
@@ -16,7 +17,7 @@ from bpqp_bench.tasks.portfolio.covariance import (
 )
 from bpqp_bench.tasks.portfolio.data import DataError, Splits, robust_zscore, shorten, split_days
 from bpqp_bench.tasks.portfolio.metrics import correlation
-from bpqp_bench.tasks.portfolio.sp500 import PriceSettings, price_market
+from bpqp_bench.tasks.portfolio.prices import PriceSettings, price_market, sp500_prices
 from bpqp_bench.tasks.portfolio.synthetic import SyntheticSettings, synthetic_market
 
 # Few features: they do not enter what is tested, and most of the time goes into them.
@@ -77,6 +78,25 @@ def test_synthetic_market_is_reproducible_and_seeded():
 def test_impossible_synthetic_settings(wrong):
     with pytest.raises(DataError):
         replace(SMALL, **wrong)
+
+
+def test_controls_differ_in_what_the_predictor_sees_alone():
+    positive, negative = (control_market(well, 20, 40, 5, 5) for well in (False, True))
+    np.testing.assert_array_equal(positive.returns, negative.returns)
+    x = positive.features[:, :, 0]
+    np.testing.assert_array_equal(negative.features.sum(axis=2), x)
+    assert not negative.features[:, :10, 1].any()
+    assert not negative.features[:, 10:, 0].any()
+    slopes = 100 * (positive.signal / x)
+    np.testing.assert_allclose(slopes[:, :10], 0.3, rtol=1e-5)
+    np.testing.assert_allclose(slopes[:, 10:], -0.6, rtol=1e-5)
+    noise = 100 * (positive.returns - positive.signal)
+    assert noise[:, :10].std() == pytest.approx(1.0, rel=0.1)
+    assert noise[:, 10:].std() == pytest.approx(4.0, rel=0.1)
+    sigma = positive.day(0).sigma
+    np.testing.assert_array_equal(sigma, np.diag([1.0] * 10 + [16.0] * 10))
+    with pytest.raises(DataError, match="even number"):
+        control_market(True, 5, 2, 2, 2)
 
 
 def prices(days=200, assets=4, seed=0):
@@ -323,9 +343,8 @@ def test_matrices_that_are_no_covariance():
 
 def test_sp500_prices_come_with_skfolio():
     pytest.importorskip("skfolio")
-    from bpqp_bench.tasks.portfolio.sp500 import sp500_market
-
-    market = sp500_market(PriceSettings(train_days=20, valid_days=5, test_days=5))
+    settings = PriceSettings(train_days=20, valid_days=5, test_days=5)
+    market = price_market("sp500", sp500_prices(), settings)
     assert len(market.assets) == 20
     assert market.n_features == 100
     assert market.describe()["test"] == ["2017-01-03", "2017-01-09", 5]

@@ -11,10 +11,14 @@ from scipy.stats import spearmanr
 
 from bpqp_bench.errors import MethodError, ResultsError, SpecError
 from bpqp_bench.layers.dc3 import Settings as DC3Settings
-from bpqp_bench.method.torch_module import MethodLayer
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.tasks.portfolio import problem
+from bpqp_bench.tasks.portfolio.config import LearningSettings
+from bpqp_bench.tasks.portfolio.control import control_market
 from bpqp_bench.tasks.portfolio.covariance import CovarianceError
+from bpqp_bench.tasks.portfolio.days import prepare_days
 from bpqp_bench.tasks.portfolio.dc3 import DC3Choice, train_dc3
+from bpqp_bench.tasks.portfolio.evaluate import evaluate, evaluate_baseline, exact
 from bpqp_bench.tasks.portfolio.gradients import gradient_table
 from bpqp_bench.tasks.portfolio.metrics import (
     correlation,
@@ -27,19 +31,15 @@ from bpqp_bench.tasks.portfolio.model import initial_predictor
 from bpqp_bench.tasks.portfolio.problem import (
     MeanVariance,
     exact_decision,
+    optimum,
     portfolio_instance,
     simplex_projection,
 )
-from bpqp_bench.tasks.portfolio.significance import compare_series, drawn_days
+from bpqp_bench.tasks.portfolio.significance import compare_series, differences, drawn_days
 from bpqp_bench.tasks.portfolio.speed import measure_steps
+from bpqp_bench.tasks.portfolio.step import decision_layer
 from bpqp_bench.tasks.portfolio.synthetic import SyntheticSettings, synthetic_market
-from bpqp_bench.tasks.portfolio.train import (
-    LearningSettings,
-    evaluate,
-    exact,
-    prepare_days,
-    train,
-)
+from bpqp_bench.tasks.portfolio.train import train
 
 MARKET = SyntheticSettings(assets=8, features=24, train=10, valid=4, test=5, window=30)
 LEARNING = LearningSettings(hidden=12, epochs=3, lr=1e-3)
@@ -56,9 +56,7 @@ def days(market):
 
 
 def layer_of(name, n=MARKET.assets):
-    return MethodLayer(
-        Registry().method(name), portfolio_instance(np.zeros(n), np.eye(n), LEARNING.gamma)
-    )
+    return decision_layer(Registry().method(name), n, LEARNING.gamma)
 
 
 # The day's problem
@@ -67,21 +65,47 @@ def layer_of(name, n=MARKET.assets):
 def test_decision_against_a_general_purpose_solver():
     rng = np.random.default_rng(0)
     root = rng.standard_normal((7, 7))
-    problem = MeanVariance(rng.standard_normal(7), root @ root.T + 0.1 * np.eye(7), 2.0)
-    w = exact_decision(problem)
+    at = MeanVariance(rng.standard_normal(7), root @ root.T + 0.1 * np.eye(7), 2.0)
+    w = exact_decision(at)
     other = minimize(
-        lambda v: -problem.value(v),
+        lambda v: -at.value(v),
         np.full(7, 1 / 7),
-        jac=lambda v: problem.gamma * problem.sigma @ v - problem.mu,
+        jac=lambda v: at.gamma * at.sigma @ v - at.mu,
         bounds=[(0, None)] * 7,
         constraints={"type": "eq", "fun": lambda v: v.sum() - 1, "jac": np.ones_like},
         method="SLSQP",
         options={"ftol": 1e-14},
     )
-    assert problem.value(w) >= -other.fun - 1e-10
+    assert at.value(w) >= -other.fun - 1e-10
     np.testing.assert_allclose(w, other.x, atol=1e-5)
     assert w.sum() == pytest.approx(1.0, abs=1e-12)
     assert w.min() >= -1e-12
+
+
+def test_quick_decisions_are_the_certified_ones(market, monkeypatch):
+    rng = np.random.default_rng(3)
+    monkeypatch.setattr(problem, "optimum", None)  # no guess of the held assets may cycle here
+    for spread in (0.0, 0.1, 1.0, 30.0):
+        for t in market.splits.train:
+            day = MeanVariance(spread * rng.standard_normal(8), market.day(t).sigma, 1.0)
+            np.testing.assert_allclose(exact_decision(day), optimum(day), atol=1e-13)
+
+
+def test_decisions_whose_guesses_cycle_are_certified(monkeypatch):
+    monkeypatch.setattr(problem, "_CORRECTIONS", 1)
+    day = MeanVariance(np.array([1.0, 0.0, -9.0]), np.diag([1.0, 2.0, 4.0]), 1.0)
+    np.testing.assert_allclose(exact_decision(day), optimum(day), atol=1e-15)
+
+
+def test_the_oracle_asks_no_method_under_test(market, monkeypatch):
+    import bpqp_bench.layers.qp_solvers as layers
+
+    def never(*args, **options):
+        raise AssertionError("a layer decided")
+
+    monkeypatch.setattr(layers, "solve_qp", never)
+    (day,) = prepare_days(market, [market.splits.test.start], LEARNING)
+    assert evaluate_baseline("oracle", [day])["signal_regret"].iloc[0] == 0.0
 
 
 def test_decision_in_closed_form():
@@ -187,21 +211,42 @@ def test_resumed_training_equals_uninterrupted(days, tmp_path):
     assert seen == [1, 2, 3]
     for a, b in zip(whole.records, resumed.records, strict=True):
         assert replace(a, seconds={}) == replace(b, seconds={})
-    for a, b in zip(whole.predictor.parameters(), resumed.predictor.parameters(), strict=True):
-        assert torch.equal(a, b)
+    for choice, predictor in whole.predictors.items():
+        other = resumed.predictors[choice].parameters()
+        for a, b in zip(predictor.parameters(), other, strict=True):
+            assert torch.equal(a, b)
     path.write_bytes(b"half a file")
     with pytest.raises(ResultsError, match="delete it to train anew"):
         train(LEARNING, 1, *days[:2], checkpoint=path)
 
 
-def test_early_stopping_keeps_the_best_epoch(days):
+def test_early_stopping_keeps_the_best_epoch_by_each_criterion(days):
     settings = replace(LEARNING, epochs=12, patience=2, lr=0.05)
     trained = train(settings, 0, days[0], days[1])
     ics = [r.valid_ic for r in trained.records]
+    regrets = [r.valid_regret for r in trained.records]
+    best = trained.best_epochs
+    assert best == {"ic": 1 + int(np.argmax(ics)), "regret": 1 + int(np.argmin(regrets))}
     assert trained.stopped == "patience"
-    assert trained.best_epoch == 1 + int(np.argmax(ics)) == len(ics) - 2
-    again = evaluate(trained.predictor, days[1], exact)["ic"].mean()
-    assert again == pytest.approx(max(ics), abs=1e-12)
+    assert max(best.values()) == len(ics) - 2
+    of = {name: evaluate(trained.predictors[name], days[1], exact) for name in best}
+    assert of["ic"]["ic"].mean() == pytest.approx(max(ics), abs=1e-12)
+    assert of["regret"]["regret"].mean() == pytest.approx(min(regrets), abs=1e-9)
+
+
+def test_end_to_end_turns_the_slope_that_least_squares_gets_wrong():
+    market = control_market(False, 20, 60, 30, 30)
+    settings = LearningSettings(layers=0, lr=0.02, epochs=4)
+    parts = [prepare_days(market, part, settings) for part in market.splits]
+    layer = decision_layer(Registry().method("bpqp-fast"), 20, 1.0)
+    two, own = (train(settings, 0, *parts[:2], layer=one) for one in (None, layer))
+    slopes = [float(t.predictors["regret"].network[0].weight.detach()) for t in (two, own)]
+    assert slopes[0] < 0 < slopes[1]
+    regret = [
+        evaluate(t.predictors["regret"], parts[2], exact)["signal_regret"].mean()
+        for t in (two, own)
+    ]
+    assert regret[1] < regret[0] - 0.1
 
 
 def test_a_budget_ends_training_between_epochs(days):
@@ -236,6 +281,11 @@ def test_evaluation_by_hand(days):
     assert row["mse"] == pytest.approx(np.mean((mu - day.label.numpy()) ** 2))
     value = 100 * r[best] - 0.5 * day.sigma[best, best]
     assert row["regret"] == pytest.approx(day.best - value)
+    hindsight = exact_decision(day.realized)
+    assert row["regret_return"] == pytest.approx(100 * (r @ hindsight - r[best]))
+    assert row["regret_risk"] == pytest.approx(
+        0.5 * (day.sigma[best, best] - hindsight @ day.sigma @ hindsight)
+    )
     assert (series["regret"] >= 0).all()
     assert (series["signal_regret"] >= 0).all()
     assert row["holdings"] == 1
@@ -243,15 +293,26 @@ def test_evaluation_by_hand(days):
     assert set(changed) <= {0, 1}
 
 
-def test_nobody_beats_the_oracle_on_expectation(days):
+def test_decisions_that_learn_nothing(days):
+    found = {
+        name: evaluate_baseline(name, days[2])
+        for name in ("equal-weight", "minimum-variance", "oracle")
+    }
+    np.testing.assert_allclose(found["equal-weight"]["excess"], 0.0, atol=1e-12)
+    assert (found["minimum-variance"]["regret_risk"] <= 0).all()  # nobody takes less risk
+    assert (found["equal-weight"]["regret_risk"] > found["minimum-variance"]["regret_risk"]).all()
+    # Nobody beats the oracle on expectation.
+    assert (found["oracle"]["signal_regret"] == 0).all()
     predictor = initial_predictor(MARKET.features, 12, 2, 0)
-
-    def oracle(mu, day):
-        return exact_decision(MeanVariance(100 * day.day.signal, day.sigma, day.gamma))
-
-    series = evaluate(predictor, days[2], oracle)
-    np.testing.assert_allclose(series["signal_regret"], 0.0, atol=1e-9)
     assert (evaluate(predictor, days[2], exact)["signal_regret"] > 0).all()
+    for series in found.values():
+        assert series[["ic", "rank_ic", "mse"]].isna().all(axis=None)
+        np.testing.assert_allclose(
+            series["regret"], series["regret_return"] + series["regret_risk"]
+        )
+    unknown = [replace(day, day=replace(day.day, signal=None)) for day in days[2]]
+    with pytest.raises(MethodError, match="does not reveal"):
+        evaluate_baseline("oracle", unknown)
 
 
 def test_metrics_by_hand():
@@ -269,6 +330,8 @@ def test_metrics_by_hand():
             "mse": [1.0, 3.0],
             "excess": [0.01, -0.01],
             "regret": [1.0, 2.0],
+            "regret_return": [2.0, 4.0],
+            "regret_risk": [-1.0, -2.0],
             "signal_regret": [np.nan, np.nan],
             "holdings": [1, 3],
             "turnover": [np.nan, 0.5],
@@ -279,12 +342,13 @@ def test_metrics_by_hand():
     assert found["ICIR"] == pytest.approx(0.2 / np.std([0.1, 0.3], ddof=1))
     assert found["AnnRet_pct"] == 0.0
     assert found["regret"] == 1.5
+    assert found["regret_risk"] == -1.5
     assert found["turnover"] == 0.5
     assert np.isnan(found["signal_regret"])
 
 
 def test_blocks_of_the_bootstrap():
-    drawn = drawn_days(10, 4, 500)
+    drawn = drawn_days(10, 4, 500, np.random.default_rng(0))
     assert drawn.shape == (500, 10)
     steps = np.diff(drawn, axis=1) % 10
     assert (steps[:, [0, 1, 2, 4, 5, 6, 8]] == 1).all()  # within blocks, around the end
@@ -303,6 +367,44 @@ def test_significance_finds_differences_and_no_others():
     assert compare_series("Sharpe", own - 0.5, own).verdict == "worse"
     with pytest.raises(ValueError, match="not paired"):
         compare_series("regret", own, own[:, :-1])
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(2)
+    noise = 0.1 * rng.standard_normal((5, 200))
+    shift = np.array([-1.0, -0.5, 0.0, 0.4, 0.8])[:, None]
+    alike = compare_series("regret", noise, np.zeros((5, 200)))
+    apart = compare_series("regret", noise + shift, np.zeros((5, 200)))
+    assert apart.high - apart.low > 5 * (alike.high - alike.low)
+    assert apart.high - apart.low == pytest.approx(2 * 1.96 * shift.std() / np.sqrt(5), rel=0.15)
+
+
+def test_no_interval_below_five_days():
+    found = compare_series("regret", np.ones((3, 4)), np.zeros((3, 4)))
+    assert (found.difference, found.verdict) == (1.0, "no difference")
+    assert np.isnan(found.low)
+
+
+def test_what_has_no_seeds_is_compared_with_every_seed():
+    days = pd.date_range("2020-01-01", periods=6).to_numpy()
+    value = dict.fromkeys(("regret", "regret_return", "regret_risk"), 1.0)
+    value["excess"] = np.arange(6.0)
+    frame = pd.concat(
+        pd.DataFrame({"date": days, "name": name, "method": name, "seed": seed} | value).assign(
+            chosen_by=choice, signal_regret=np.nan, ic=np.nan, regret=level + seed
+        )
+        for name, seed, choice, level in (
+            ("two-stage", 0, "ic", 3.0),
+            ("two-stage", 1, "ic", 3.0),
+            ("two-stage", 2, "regret", 9.0),
+            ("minimum-variance", 0, "", 5.0),
+        )
+    )
+    rows = list(differences(frame, [("two-stage", "minimum-variance"), ("dc3", "bpqp")]))
+    found = {row["chosen_by"]: row for row in rows if row["metric"] == "regret"}
+    assert (found["ic"]["difference"], found["ic"]["seeds"]) == (-1.5, 2)
+    assert (found["regret"]["difference"], found["regret"]["verdict"]) == (6.0, "worse")
+    assert not {"IC", "signal_regret"} & {row["metric"] for row in rows}
 
 
 def test_interval_covers_the_truth():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,30 +10,37 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from bpqp_bench.cli.portfolio import portfolio, render_portfolio
+from bpqp_bench.cli.main import cli
+from bpqp_bench.cli.task import render_task
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.runner.time_left import TimeLeft
 from bpqp_bench.tasks.portfolio import experiment
 from bpqp_bench.tasks.portfolio.config import (
+    CONTROLS,
     METHODS,
+    LearningSettings,
     PortfolioConfig,
-    planned_work,
     portfolio_configs,
 )
 from bpqp_bench.tasks.portfolio.data import DataError
-from bpqp_bench.tasks.portfolio.experiment import plan_portfolio, run_portfolio
-from bpqp_bench.tasks.portfolio.metrics import SERIES, summarize_series
+from bpqp_bench.tasks.portfolio.evaluate import BASELINES
+from bpqp_bench.tasks.portfolio.experiment import (
+    plan_portfolio,
+    reproduce_portfolio,
+    run_portfolio,
+)
+from bpqp_bench.tasks.portfolio.metrics import METRICS, SERIES, summarize_series
 from bpqp_bench.tasks.portfolio.results import (
-    SUMMARY_METRICS,
+    RESULTS,
     PortfolioFolder,
     load_json,
     load_results,
     load_series,
     summary_frame,
 )
-from bpqp_bench.tasks.portfolio.train import LearningSettings
+from bpqp_bench.tasks.task import find_task
 
 CONFIG = PortfolioConfig(
     methods=("two-stage", "bpqp-fast", "dc3"),
@@ -54,34 +62,47 @@ CONFIG = PortfolioConfig(
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     time_left = TimeLeft()
-    results = run_portfolio(CONFIG, out, time_left)
+    results = run_portfolio(CONFIG, out, time_left=time_left)
     assert time_left.left() == 0.0
     return out, results
 
 
 def lines(results):
-    return [result.to_json() for result in results]  # NaN equals NaN there
+    return [RESULTS.encode(result) for result in results]  # NaN equals NaN there
 
 
-def test_every_method_and_seed_has_a_result_with_its_series(run):
+def test_every_method_and_seed_has_results_with_their_series(run):
     out, results = run
     folder = PortfolioFolder.of(out)
-    assert [(r.name, r.seed, r.status) for r in results] == [
-        (name, seed, "ok") for seed in (0, 1) for name in CONFIG.methods
+    assert [(r.name, r.seed, r.chosen_by, r.status) for r in results] == [
+        *((name, 0, "", "ok") for name in BASELINES),
+        *(
+            (name, seed, choice, "ok")
+            for seed in (0, 1)
+            for name in CONFIG.methods
+            for choice in ("ic", "regret")
+        ),
     ]
     for result in results:
-        assert set(SUMMARY_METRICS) == set(result.metrics)
+        assert set(METRICS) == set(result.metrics)
+        series = pd.read_parquet(folder.series(result.id))
+        assert set(series.columns) == set(SERIES)
+        assert len(series) == CONFIG.test_days
+        assert summarize_series(series)["regret"] == result.metrics["regret"]
+        assert result.market["test"][2] == CONFIG.test_days
+        if not result.chosen_by:
+            assert not result.epochs
+            continue
         assert [e["epoch"] for e in result.epochs] == [1, 2]
         parts = [result.timing[f"{p}_s"] for p in ("predictor", "forward", "backward", "other")]
         assert sum(parts) == pytest.approx(result.timing["epoch_s"])
         assert (result.timing["forward_s"] > 0) == (result.name != "two-stage")
-        series = pd.read_parquet(folder.series(result.id))
-        assert set(series.columns) == set(SERIES)
-        assert len(series) == CONFIG.test_days
-        again = summarize_series(series)
-        assert again["regret"] == result.metrics["regret"]
-        assert result.market["test"][2] == CONFIG.test_days
-    own = {r.name: r for r in results if r.seed == 0}
+        chosen = result.epochs[result.best_epoch - 1]
+        if result.chosen_by == "ic":
+            assert chosen["valid_ic"] == max(e["valid_ic"] for e in result.epochs)
+        else:
+            assert chosen["valid_regret"] == min(e["valid_regret"] for e in result.epochs)
+    own = {r.name: r for r in results if r.seed == 0 and r.chosen_by == "ic"}
     assert own["bpqp-fast"].method.startswith("bpqp[")
     assert own["dc3"].timing["build_s"] > 0
     assert own["dc3"].statuses == {"approximate": 2 * 6 + 2 * 3 + 4}
@@ -92,8 +113,11 @@ def test_every_method_and_seed_has_a_result_with_its_series(run):
 def test_summary_is_the_mean_over_seeds(run):
     out, results = run
     frame = pd.read_csv(PortfolioFolder.of(out).summary)
+    frame = frame[frame["chosen_by"] == "regret"]
     row = frame[(frame["method"] == "bpqp-fast") & (frame["metric"] == "regret")].iloc[0]
-    values = [r.metrics["regret"] for r in results if r.name == "bpqp-fast"]
+    values = [
+        r.metrics["regret"] for r in results if (r.name, r.chosen_by) == ("bpqp-fast", "regret")
+    ]
     assert row["mean"] == pytest.approx(np.mean(values))
     assert row["std"] == pytest.approx(np.std(values, ddof=1))
     assert row["n"] == 2
@@ -110,7 +134,9 @@ def test_differences_gradients_and_step_times_are_kept(run):
         ("bpqp-fast", "Sharpe"),
         ("dc3", "signal_regret"),
     }
-    assert {row["baseline"] for row in rows} == {"two-stage"}  # bpqp, DC3's other, was not run
+    # bpqp, DC3's other, was not run.
+    assert {row["baseline"] for row in rows} == {"two-stage", "minimum-variance"}
+    assert {row["chosen_by"] for row in rows} == {"ic", "regret"}
     assert all(row["seeds"] == 2 for row in rows)
     gradients = {row["method"]: row for row in load_json(folder.gradients)}
     fast = Registry().method("bpqp-fast").key
@@ -148,45 +174,27 @@ def test_an_interrupted_run_goes_on_with_the_next_epoch(run, tmp_path):
             seen.append((kind, seconds))
 
     with pytest.raises(StopHereError):
-        run_portfolio(config, tmp_path, Stopping())
+        run_portfolio(config, tmp_path, time_left=Stopping())
     folder = PortfolioFolder.of(tmp_path)
-    assert [r.seed for r in load_results(folder)] == [0]
+    assert [r.seed for r in load_results(folder)] == [0] * 5
     assert len(list(folder.path.glob("checkpoints/*"))) == 1
     seen = []
-    results = run_portfolio(config, tmp_path, Seen())
+    results = run_portfolio(config, tmp_path, time_left=Seen())
     # Seed 0 is not trained again.
-    took = [seconds for (what, *_), seconds in seen if what == "epoch"]
-    (last,) = (r.epochs[1]["seconds"]["total"] for r in results if r.seed == 1)
-    assert last <= took[-1]
-    assert {kind[-1] for kind, _ in seen if kind[0] == "epoch"} == {"1"}
-    for mine, theirs in zip(results, [r for r in whole if r.name == "two-stage"], strict=True):
-        assert mine.id == theirs.id
-        assert mine.metrics == pytest.approx(theirs.metrics, nan_ok=True)
-
-
-def test_what_is_left_is_told_before_it_is_done(run, tmp_path, monkeypatch):
-    out, _ = run
-    monkeypatch.setattr(experiment, "portfolio_configs", lambda profile: (CONFIG,))
-
-    def planned(folder):
-        told = []
-        time_left = TimeLeft()
-        monkeypatch.setattr(time_left, "plan", told.extend)
-        plan_portfolio(PROFILES[0], folder, time_left)
-        return told
-
-    everything = planned(tmp_path)
-    assert everything == planned_work(CONFIG)
-    kinds = [work.kind[0] for work in everything]
-    trainings = len(CONFIG.methods) * CONFIG.seeds
-    assert [kinds.count(kind) for kind in ("build", "epoch", "test")] == [trainings] * 3
-    assert (kinds.count("gradient"), kinds.count("speed"), kinds.count("network")) == (2, 1, 1)
-    assert [work.kind[0] for work in planned(out)] == ["judge"]
+    took = [(kind[-1], seconds) for kind, seconds in seen if kind[2] == "two-stage"]
+    assert {seed for seed, _ in took} == {"1"}
+    assert took[-1][1] >= results[-1].epochs[1]["seconds"]["total"]
+    theirs = [r for r in whole if r.name == "two-stage" or r.name in BASELINES]
+    for mine, other in zip(results, theirs, strict=True):
+        assert mine.id == other.id
+        assert mine.metrics == pytest.approx(other.metrics, nan_ok=True)
 
 
 def test_other_settings_do_not_mix_into_a_folder(run):
     out, _ = run
-    with pytest.raises(ResultsError, match="under another configuration; choose another --out"):
+    with pytest.raises(
+        ResultsError, match="under another configuration or code; choose another --out"
+    ):
         run_portfolio(replace(CONFIG, learning=replace(CONFIG.learning, beta=0.5)), out)
 
 
@@ -209,23 +217,48 @@ def test_reproduce_says_what_it_could_not_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "portfolio_configs", configs)
     time_left = TimeLeft()
-    plan_portfolio(PROFILES[0], tmp_path, time_left)
-    (problem,) = experiment.reproduce_portfolio(PROFILES[0], tmp_path, time_left)
+    works = plan_portfolio(PROFILES[0], tmp_path, Registry())
+    assert [work.kind[1:3] for work in works] == [
+        *(("synthetic", "two-stage"), ("synthetic", "judge")),
+        *(("qlib", "two-stage"), ("qlib", "judge")),
+    ]
+    time_left.plan(works)
+    (problem,) = reproduce_portfolio(PROFILES[0], tmp_path, Registry(), time_left)
     assert time_left.left() == 0.0
     assert problem.startswith("portfolio, qlib: ")
     assert "is no Qlib data directory" in problem
-    assert len(load_results(PortfolioFolder.of(tmp_path))) == 1
+    assert len(load_results(PortfolioFolder.of(tmp_path))) == len(BASELINES) + 2
 
 
-def test_results_survive_a_cut_last_line_but_no_other(run, tmp_path):
+def test_a_run_goes_on_after_a_cut_last_line(run, tmp_path):
     out, results = run
+    folder = PortfolioFolder.of(tmp_path)
+    shutil.copytree(PortfolioFolder.of(out).path, folder.path)
+    whole = folder.results.read_bytes()
+    folder.results.write_bytes(whole[:-100])
+    assert lines(load_results(folder)) == lines(results[:-1])
+    again = run_portfolio(CONFIG, tmp_path)
+    assert [result.id for result in again] == [result.id for result in results]
+    # The cut line is aside, and the lines after it can be read.
+    assert lines(load_results(folder)) == lines(again)
+    assert [file.name for file in folder.path.glob("*.cut")] == ["results.cut"]
+
+
+def test_another_line_that_cannot_be_read_is_named(run, tmp_path):
     folder = PortfolioFolder(tmp_path)
-    content = PortfolioFolder.of(out).results.read_text(encoding="utf-8")
-    folder.results.write_text(content + '{"schema": 1, "id"', encoding="utf-8")
-    assert lines(load_results(folder)) == lines(results)
-    folder.results.write_text('{"schema": 1}\n' + content, encoding="utf-8")
+    content = PortfolioFolder.of(run[0]).results.read_text(encoding="utf-8")
+    folder.results.write_text('{"schema": 2}\n' + content, encoding="utf-8")
     with pytest.raises(ResultsError, match=r"results\.jsonl, line 1"):
         load_results(folder)
+
+
+def test_results_of_the_first_schema_are_read(tmp_path):
+    old = {"id": "a", "data": "synthetic", "method": "bpqp", "name": "bpqp", "label": "BPQP"}
+    old |= {"seed": 0, "status": "ok", "metrics": {"regret": math.nan}, "schema": 1}
+    folder = PortfolioFolder(tmp_path)
+    folder.results.write_text(json.dumps(old) + "\n", encoding="utf-8")
+    (result,) = load_results(folder)
+    assert (result.chosen_by, result.schema) == ("ic", 2)
 
 
 def test_a_method_that_cannot_is_a_result_with_its_cause(tmp_path):
@@ -238,10 +271,10 @@ def test_a_method_that_cannot_is_a_result_with_its_cause(tmp_path):
         before = jax.config.jax_enable_x64
         jax.config.update("jax_enable_x64", False)
         try:
-            two, failed = run_portfolio(config, tmp_path)
+            *_, two, failed, also = run_portfolio(config, tmp_path)
         finally:
             jax.config.update("jax_enable_x64", before)
-    assert (two.status, failed.status) == ("ok", "failed")
+    assert (two.status, failed.status, also.status) == ("ok", "failed", "failed")
     assert "JAX_ENABLE_X64=1" in failed.cause
     assert set(summary_frame([two, failed])["method"]) == {"two-stage"}
 
@@ -250,7 +283,7 @@ def test_a_budget_makes_a_timeout(tmp_path):
     config = replace(
         CONFIG, methods=("two-stage",), seeds=1, speed_assets=(), gradient_days=0, budget_s=1e-6
     )
-    (result,) = run_portfolio(config, tmp_path)
+    *_, result = run_portfolio(config, tmp_path)
     assert result.status == "timeout"
     assert result.cause == "training ended after 1 of 2 epochs by the budget of 1e-06 s"
 
@@ -268,8 +301,10 @@ def test_unknown_names_fail_before_anything_is_computed(tmp_path):
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_profiles_ask_for_both_markets(profile):
-    synthetic, sp500 = portfolio_configs(profile)
+def test_profiles_ask_for_controls_and_both_markets(profile):
+    *controls, synthetic, sp500 = portfolio_configs(profile)
+    assert tuple(control.data for control in controls) == CONTROLS
+    assert all(control.seeds >= 5 for control in controls)
     assert (synthetic.data, sp500.data) == ("synthetic", "sp500")
     assert synthetic.assets == profile.portfolio_assets
     assert set(synthetic.methods) == set(METHODS)
@@ -282,14 +317,19 @@ def test_profiles_ask_for_both_markets(profile):
 @pytest.mark.slow
 def test_tables_and_figures_are_rendered(run):
     out, _ = run
-    written = {path.name: path for path in render_portfolio(out, Registry())}
+    task = find_task("portfolio")
+    written = {path.name: path for path in render_task(task, out, Registry())}
     four = written["table4.md"].read_text(encoding="utf-8")
-    for text in ("Two-Stage", "BPQP (ProxQP, direct)", "Synthetic factor market", "Regret (%)"):
+    for text in (
+        *("Two-Stage", "BPQP (ProxQP, direct)", "Synthetic factor market", "Regret (%)"),
+        *("Equal weight", "Minimum variance (μ = 0)", "Oracle", "of it risk"),
+        *("Epoch chosen by the IC", "Epoch chosen by the regret"),
+    ):
         assert text in four
     assert "paper 0.650" in four
     assert "DC3" in written["table6.md"].read_text(encoding="utf-8")
     tidy = pd.read_csv(written["table4.csv"])
-    assert len(tidy) == 6
+    assert len(tidy) == 15
     assert {"portfolio-learning.svg", "portfolio-return.png"} <= set(written)
 
 
@@ -297,7 +337,7 @@ def test_series_are_read_with_their_names(run):
     out, results = run
     frame = load_series(PortfolioFolder.of(out), results)
     assert len(frame) == len(results) * CONFIG.test_days
-    assert set(frame["name"]) == set(CONFIG.methods)
+    assert set(frame["name"]) == {*CONFIG.methods, *BASELINES}
 
 
 def test_command(tmp_path):
@@ -305,7 +345,7 @@ def test_command(tmp_path):
         "--assets 5 --seeds 1 --epochs 1 --train-days 4 --valid-days 2 --test-days 3 --hidden 8 "
         "--method two-stage --method bpqp-fast --gradient-days 1 --speed-days 2 --out"
     )
-    done = CliRunner().invoke(portfolio, [*arguments.split(), str(tmp_path)])
+    done = CliRunner().invoke(cli, ["portfolio", *arguments.split(), str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "Table 4: Portfolio" in done.output
     line = PortfolioFolder.of(tmp_path).results.read_text(encoding="utf-8").splitlines()[0]

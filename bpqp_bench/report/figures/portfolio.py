@@ -34,7 +34,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
 def _methods(results: Results, data: str) -> list[tuple[MethodName, list[RunResult]]]:
     found: list[tuple[MethodName, list[RunResult]]] = []
     for name in results.names(data):
-        runs = [run for run in results.of(data, name) if run.epochs]
+        runs = [run for run in results.of(data, name, "ic") if run.epochs]
         if runs:
             found.append((MethodName(name, runs[0].method, runs[0].label), runs))
     return found
@@ -102,7 +102,8 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         methods = _methods(results, data)
         look = styles([name for name, _ in methods])
         for name, _ in _shown(methods, ("two-stage", "bpqp", "dc3")):
-            own = series[(series["data"] == data) & (series["name"] == name.name)]
+            mine = (series["data"] == data) & (series["chosen_by"] == "ic")
+            own = series[mine & (series["name"] == name.name)]
             if own.empty:
                 continue
             daily = own.pivot_table(index="date", columns="seed", values="excess").sort_index()
@@ -125,7 +126,7 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         axis.axhline(0.0, color="#777777", linewidth=0.6)
         axis.set_title(f"{MARKETS.get(data, data)}: summed excess return (%)")
         axis.margins(x=0.01)
-        if data == "synthetic":
+        if data not in ("qlib", "sp500"):
             days = np.asarray(axis.lines[0].get_xdata())
             axis.set_xlabel(f"{len(days)} test days (dates are invented)")
     legend_below(figure, axes)
@@ -133,8 +134,8 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         "portfolio-return",
         "Portfolio: cumulative excess return",
         "Return of the portfolio in excess of the equal-weight mean, summed over the test days, "
-        "without costs; mean over seeds and one standard deviation. BPQP stands for all exact "
-        "layers.",
+        "without costs, the epoch chosen by validation IC; mean over seeds and one standard "
+        "deviation. BPQP stands for all exact layers.",
         figure,
     )
 

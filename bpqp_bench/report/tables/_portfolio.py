@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -12,6 +12,8 @@ from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row
 from bpqp_bench.report.published import published_portfolio
 from bpqp_bench.report.text import plus_minus, significant, tiny
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
 from bpqp_bench.tasks.portfolio.results import (
     PortfolioFolder,
     RunResult,
@@ -19,24 +21,43 @@ from bpqp_bench.tasks.portfolio.results import (
     summary_frame,
 )
 
-__all__ = ["MARKETS", "Metric", "Results", "market_note", "metrics_panel", "read_results"]
+__all__ = [
+    "CHOSEN_BY",
+    "MARKETS",
+    "Metric",
+    "Results",
+    "market_note",
+    "metrics_panel",
+    "no_requests",
+    "not_run",
+    "read_results",
+    "tidy",
+]
 
 MARKETS = {
     "qlib": "CSI 500, Qlib's Alpha158",
     "synthetic": "Synthetic factor market",
     "sp500": "20 companies of the S&P 500",
+    "positive-control": "Positive control: end-to-end learning must win",
+    "negative-control": "Negative control: end-to-end learning must not win",
+}
+CHOSEN_BY = {
+    "": "Decisions without learning",
+    "ic": "Epoch chosen by the IC on the validation days",
+    "regret": "Epoch chosen by the regret on the validation days",
 }
 _PAPER_NAMES = {"two-stage": "Two-Stage", "bpqp": "BPQP", "dc3": "DC3"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column: metric, heading, whether less is better, and in which table the paper has it."""
+    """A column: metric, heading, whether less is better, whether the paper has it, any best."""
 
     name: str
     label: str
     lower: bool = False
     published: bool = False
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,13 +72,23 @@ class Results:
         present = list(dict.fromkeys(run.data for run in self.runs))
         return [m for m in MARKETS if m in present] + [m for m in present if m not in MARKETS]
 
-    def names(self, data: str) -> list[str]:
+    def names(self, data: str, chosen_by: str | None = None) -> list[str]:
         """Methods run on a market, in the order of their first result."""
-        return list(dict.fromkeys(run.name for run in self.runs if run.data == data))
+        return list(
+            dict.fromkeys(
+                run.name
+                for run in self.runs
+                if run.data == data and chosen_by in (None, run.chosen_by)
+            )
+        )
 
-    def of(self, data: str, name: str) -> list[RunResult]:
+    def of(self, data: str, name: str, chosen_by: str | None = None) -> list[RunResult]:
         """Results of a method on a market, by seed."""
-        found = [run for run in self.runs if run.data == data and run.name == name]
+        found = [
+            run
+            for run in self.runs
+            if (run.data, run.name) == (data, name) and chosen_by in (None, run.chosen_by)
+        ]
         return sorted(found, key=lambda run: run.seed)
 
 
@@ -72,40 +103,66 @@ def read_results(inputs: Inputs) -> Results:
 def metrics_panel(
     results: Results, data: str, names: Sequence[str], metrics: Sequence[Metric], key: str
 ) -> Panel:
-    """One row a method, one column a metric; mean ± std over seeds, best in its column marked."""
-    shown = [metric for metric in metrics if _any(results, data, names, metric.name)]
-    best = {metric.name: _best(results, data, names, metric) for metric in shown}
+    """One row a method, one column a metric; mean ± std over seeds, best in its section marked."""
+    groups = [
+        (chosen_by, [n for n in names if n in results.names(data, chosen_by)])
+        for chosen_by in CHOSEN_BY
+    ]
+    shown = [
+        metric
+        for metric in metrics
+        if any(
+            math.isfinite(_value(run, metric.name)) for n in names for run in results.of(data, n)
+        )
+    ]
     rows = []
-    for name in names:
-        runs = results.of(data, name)
-        cells = [Cell(runs[0].label, runs[0].label.lower(), notes=_notes(runs))]
-        complete = [run for run in runs if run.status == "ok"]
-        for metric in shown:
-            found = (_value(run, metric.name) for run in complete)
-            values = tuple(value for value in found if math.isfinite(value))
-            below = _published(name, metric)
-            if not values:
-                state = "> budget" if any(run.status == "timeout" for run in runs) else "failed"
-                cells.append(Cell(state if not complete else "n/a", below=below, tone="missing"))
-                continue
-            series = pd.Series(values)
-            mean = float(series.mean())
-            std = float(series.std(ddof=1)) if len(series) > 1 else math.nan
-            text = tiny(mean) if metric.name == "violation" else plus_minus(mean, std)
-            tone = "best" if best[metric.name] == name else ""
-            cells.append(Cell(text, mean, below=below, runs=values, tone="best" if tone else ""))
-        rows.append(Row(tuple(cells)))
-    columns = [Column("Method", numeric=False), *(Column(metric.label) for metric in shown)]
+    for chosen_by, there in groups:
+        runs = {name: results.of(data, name, chosen_by) for name in there}
+        columns = [_column(runs, metric) for metric in shown]
+        for position, own in enumerate(runs.values()):
+            head = Cell(own[0].label, own[0].label.lower(), notes=_notes(own))
+            cells = (head, *(column[position] for column in columns))
+            rows.append(Row(cells, section=CHOSEN_BY[chosen_by]))
+    heads = [Column("Method", numeric=False), *(Column(metric.label) for metric in shown)]
     title = MARKETS.get(data, data)
-    caption = market_note(results, data)
-    return Panel(f"{key}-{data}", title, tuple(columns), tuple(rows), caption=caption)
+    note = market_note(results, data)
+    return Panel(f"{key}-{data}", title, tuple(heads), tuple(rows), caption=note)
+
+
+def _column(runs: Mapping[str, Sequence[RunResult]], metric: Metric) -> list[Cell]:
+    cells: list[Cell] = []
+    for name, own in runs.items():
+        complete = [run for run in own if run.status == "ok"]
+        found = (_value(run, metric.name) for run in complete)
+        values = tuple(value for value in found if math.isfinite(value))
+        below = _published(name, metric)
+        if not values:
+            state = "> budget" if any(run.status == "timeout" for run in own) else "failed"
+            cells.append(Cell(state if not complete else "n/a", below=below, tone="missing"))
+            continue
+        series = pd.Series(values)
+        mean = float(series.mean())
+        std = float(series.std(ddof=1)) if len(series) > 1 else math.nan
+        text = tiny(mean) if metric.name == "violation" else plus_minus(mean, std)
+        cells.append(Cell(text, mean, below=below, runs=values))
+    # The oracle knows what nobody can, and is no competitor.
+    means = [
+        cell.sort
+        for name, cell in zip(runs, cells, strict=True)
+        if isinstance(cell.sort, float) and name != "oracle"
+    ]
+    if len(means) > 1 and metric.ranked:
+        best = (min if metric.lower else max)(means)
+        cells = [replace(cell, tone="best") if cell.sort == best else cell for cell in cells]
+    return cells
 
 
 def market_note(results: Results, data: str) -> str:
     """Say what the market is: assets, days, dates, seeds."""
     run = next(run for run in results.runs if run.data == data)
+    learning = run.config.get("learning", {})
     seeds = len({run.seed for run in results.runs if run.data == data})
-    market, learning = run.market, run.config.get("learning", {})
+    market = run.market
     low, high = market.get("assets_per_day", [0, 0])
     assets = f"{low}" if low == high else f"{low} to {high}"
     parts = ", ".join(
@@ -113,41 +170,49 @@ def market_note(results: Results, data: str) -> str:
         for name in ("train", "valid", "test")
         if name in market
     )
-    dates = " Dates are invented." if data == "synthetic" else ""
+    dates = "" if data in ("qlib", "sp500") else " Dates are invented."
     return (
         f"{assets} assets a day, {market.get('features', 0)} features; {parts}; {seeds} "
         f"seed{'s' if seeds != 1 else ''}, at most {learning.get('epochs', '?')} epochs.{dates}"
     )
 
 
+def not_run(key: str) -> Panel:
+    """Stand in place of a table of which nothing was run."""
+    return Panel(f"{key}-none", "Not run", (Column("", numeric=False),), ())
+
+
+def no_requests(profile: Profile) -> tuple[Request, ...]:
+    """Ask for no measurement: the tables live on the portfolio experiment."""
+    del profile
+    return ()
+
+
+def tidy(results: Results) -> pd.DataFrame:
+    """One row a result: what identifies it, its metrics and its times."""
+    rows = [
+        {
+            "data": run.data,
+            "method": run.method,
+            "name": run.name,
+            "label": run.label,
+            "seed": run.seed,
+            "status": run.status,
+            "chosen_by": run.chosen_by,
+            "best_epoch": run.best_epoch,
+            **run.metrics,
+            **run.timing,
+        }
+        for run in results.runs
+    ]
+    return pd.DataFrame(rows)
+
+
 def _value(run: RunResult, metric: str) -> float:
-    if metric == "train_s":
-        return float(run.timing.get("epoch_s", math.nan))
-    if metric == "build_s":
-        return float(run.timing.get("build_s", math.nan))
     if metric == "decide_ms":
         return float(run.timing.get("decide_s", math.nan)) * 1e3
-    return float(run.metrics.get(metric, math.nan))
-
-
-def _any(results: Results, data: str, names: Sequence[str], metric: str) -> bool:
-    return any(
-        math.isfinite(_value(run, metric)) for name in names for run in results.of(data, name)
-    )
-
-
-def _best(results: Results, data: str, names: Sequence[str], metric: Metric) -> str | None:
-    if metric.name in ("build_s", "violation", "decide_ms"):
-        return None
-    means: dict[str, float] = {}
-    for name in names:
-        values = [_value(run, metric.name) for run in results.of(data, name) if run.status == "ok"]
-        finite = [value for value in values if math.isfinite(value)]
-        if finite:
-            means[name] = sum(finite) / len(finite)
-    if len(means) < 2:
-        return None
-    return (min if metric.lower else max)(means, key=lambda name: means[name])
+    source = "epoch_s" if metric == "train_s" else metric
+    return float((run.metrics | run.timing).get(source, math.nan))
 
 
 def _notes(runs: Sequence[RunResult]) -> tuple[str, ...]:

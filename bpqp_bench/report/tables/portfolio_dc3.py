@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from bpqp_bench.report.inputs import Inputs
-from bpqp_bench.report.model import Column, Panel, Table, TableModule
-from bpqp_bench.report.tables._portfolio import Metric, metrics_panel, read_results
-from bpqp_bench.report.tables.portfolio import tidy
-from bpqp_bench.runner.plan import Request
-from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.report.model import Panel, Table, TableModule
+from bpqp_bench.report.tables._portfolio import (
+    Metric,
+    metrics_panel,
+    no_requests,
+    not_run,
+    read_results,
+    tidy,
+)
 
 __all__ = ["TABLE"]
 
@@ -20,10 +24,10 @@ _METRICS = (
     Metric("Sharpe", "Sharpe", published=True),
     Metric("regret", "Regret (%)", lower=True),
     Metric("signal_regret", "Regret to signal (%)", lower=True),
-    Metric("violation", "violation"),
+    Metric("violation", "violation", ranked=False),
     Metric("train_s", "s/epoch", lower=True),
-    Metric("decide_ms", "decision (ms)"),
-    Metric("build_s", "training before (s)"),
+    Metric("decide_ms", "decision (ms)", ranked=False),
+    Metric("build_s", "training before (s)", ranked=False),
 )
 _CAPTION = (
     "DC3's network takes the predictions alone: its constraints are the simplex, and the "
@@ -32,12 +36,6 @@ _CAPTION = (
     "negative weight, and all other figures are of the nearest portfolio. The paper's are of "
     "CSI 500."
 )
-
-
-def requests(profile: Profile) -> tuple[Request, ...]:
-    """Ask for nothing: the table lives on the portfolio experiment."""
-    del profile
-    return ()
 
 
 def render(inputs: Inputs) -> Table:
@@ -49,12 +47,11 @@ def render(inputs: Inputs) -> Table:
         if "dc3" in there:
             names = [name for name in _ROWS if name in there]
             panels.append(metrics_panel(results, data, names, _METRICS, TABLE.key))
-    if not panels:
-        panels = [Panel(f"{TABLE.key}-none", "Not run", (Column("", numeric=False),), ())]
+    panels = panels or [not_run(TABLE.key)]
     frame = tidy(results)
     if len(frame):
         frame = frame[frame["name"].isin(_ROWS)]
     return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), frame)
 
 
-TABLE = TableModule("table6", "Table 6: Portfolio with DC3", 45, requests, render)
+TABLE = TableModule("table6", "Table 6: Portfolio with DC3", 45, no_requests, render)

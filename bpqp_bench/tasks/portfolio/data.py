@@ -18,6 +18,8 @@ from bpqp_bench.problem.instance import Array
 from bpqp_bench.tasks.portfolio.covariance import FactorCovariance
 
 __all__ = [
+    "CLIP",
+    "NORMAL",
     "DataError",
     "Day",
     "Market",
@@ -33,8 +35,8 @@ __all__ = [
 Dates = NDArray[np.datetime64]
 
 _MAX_CALENDAR_GAP = 15  # the longest holiday, China's spring festival, closes for eleven days
-_CLIP = 3.0
-_NORMAL = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
+CLIP = 3.0  # robust standard deviations
+NORMAL = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 
 
 class DataError(BenchError, ValueError):
@@ -269,9 +271,9 @@ def robust_zscore(features: NDArray[np.float32], train: range) -> NDArray[np.flo
         column = int(np.isnan(fitted).all(axis=0).argmax())
         raise DataError(f"feature {column} has no value on any training day")
     centre = np.nanmedian(fitted, axis=0)
-    spread = np.nanmedian(np.abs(fitted - centre), axis=0) * _NORMAL
+    spread = np.nanmedian(np.abs(fitted - centre), axis=0) * NORMAL
     scale = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
-    clipped: NDArray[np.float32] = np.clip((known - centre) * scale, -_CLIP, _CLIP)
+    clipped: NDArray[np.float32] = np.clip((known - centre) * scale, -CLIP, CLIP)
     return clipped.astype(np.float32)
 
 

@@ -12,6 +12,7 @@ With r the realized returns of a day, μ̂ the prediction, w the decision and ̄
 - MaxDD_pct: largest fall of the cumulative (summed) excess return from its peak, percent.
 - regret: mean over days of f(w*(r)) − f(w) with f(w) = rᵀw − γ/2 wᵀΣw evaluated with the realized
   returns, in percent; w*(r) is the best decision for the returns that then came. Never negative.
+  It is regret_return, (w*(r) − w)ᵀr, plus regret_risk, γ/2 (wᵀΣw − w*(r)ᵀΣw*(r)).
 - signal_regret: the same with the expected returns in place of the realized ones, where they are
   known: regret against the best that anyone could have decided beforehand.
 - holdings: assets with more than 1e-4 of the portfolio; turnover: ½‖w_t − w_{t−1}‖₁ a day;
@@ -29,6 +30,7 @@ from bpqp_bench.problem.instance import Array
 
 __all__ = [
     "DAYS_PER_YEAR",
+    "METRICS",
     "SERIES",
     "annual_return",
     "correlation",
@@ -40,9 +42,15 @@ __all__ = [
 
 DAYS_PER_YEAR = 240
 SERIES = (
-    *("date", "ic", "rank_ic", "mse", "ret", "market", "excess", "regret", "signal_regret"),
+    *("date", "ic", "rank_ic", "mse", "ret", "market", "excess"),
+    *("regret", "regret_return", "regret_risk", "signal_regret"),
     *("holdings", "turnover", "violation"),
 )
+_MEANS = {
+    **{"MSE": "mse", "IC": "ic", "RankIC": "rank_ic"},
+    **{name: name for name in SERIES[7:]},
+}
+METRICS = (*_MEANS, "ICIR", "AnnRet_pct", "Sharpe", "MaxDD_pct")
 
 
 def correlation(a: Array, b: Array) -> float:
@@ -79,17 +87,9 @@ def summarize_series(series: pd.DataFrame) -> dict[str, float]:
     excess = series["excess"].to_numpy(dtype=np.float64)
     ic = series["ic"].to_numpy(dtype=np.float64)
     spread = float(ic.std(ddof=1)) if len(ic) > 1 else 0.0
-    return {
-        "MSE": float(series["mse"].mean()),
-        "IC": float(ic.mean()),
+    return {metric: float(series[column].mean()) for metric, column in _MEANS.items()} | {
         "ICIR": float(ic.mean()) / spread if spread > 0 else float("nan"),
-        "RankIC": float(series["rank_ic"].mean()),
         "AnnRet_pct": annual_return(excess),
         "Sharpe": sharpe(excess),
         "MaxDD_pct": max_drawdown(excess),
-        "regret": float(series["regret"].mean()),
-        "signal_regret": float(series["signal_regret"].mean()),
-        "holdings": float(series["holdings"].mean()),
-        "turnover": float(series["turnover"].mean()),
-        "violation": float(series["violation"].mean()),
     }

@@ -14,15 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpqp_bench.tasks.portfolio.covariance import rolling_covariance
-from bpqp_bench.tasks.portfolio.data import (
-    DataError,
-    Market,
-    check_prices,
-    fill_gaps,
-    next_returns,
-)
-from bpqp_bench.tasks.portfolio.sp500 import PriceSettings, calendar_splits
+from bpqp_bench.tasks.portfolio.data import DataError, Market, check_prices
+from bpqp_bench.tasks.portfolio.prices import PriceSettings, assemble_market, calendar_splits
 
 __all__ = ["QlibSettings", "qlib_market"]
 
@@ -36,8 +29,8 @@ _HOW = (
 )
 
 
-@dataclass(frozen=True)
-class QlibSettings:
+@dataclass(frozen=True, kw_only=True)
+class QlibSettings(PriceSettings):
     """Where the data are, and the paper's calendar.
 
     Attributes
@@ -46,28 +39,15 @@ class QlibSettings:
         Holds ``calendars/day.txt``, ``instruments/<market>.txt`` and ``features/``.
     market
         Set of instruments.
-    train, valid, test
-        First and last date of each part, ISO 8601, inclusive.
-    window, factors, clip
-        Of the covariance.
     kernels
         Processes that Qlib computes features with; 0 leaves it to Qlib.
-    train_days, valid_days, test_days
-        As in `sp500.PriceSettings`; 0 means all.
     """
 
     directory: str = "~/.qlib/qlib_data/cn_data"
     market: str = "csi500"
-    train: tuple[str, str] = ("2008-01-01", "2014-12-31")
-    valid: tuple[str, str] = ("2015-01-01", "2016-12-31")
     test: tuple[str, str] = ("2017-01-01", "2020-08-01")
-    window: int = 240
-    factors: int = 10
     clip: float = 0.025
     kernels: int = 0
-    train_days: int = 0
-    valid_days: int = 0
-    test_days: int = 0
 
 
 def qlib_market(settings: QlibSettings | None = None) -> Market:
@@ -85,37 +65,11 @@ def qlib_market(settings: QlibSettings | None = None) -> Market:
     _check_folder(folder, s.market)
     features, close = _read(folder, s)
     check_prices("qlib", close)
-    calendar = PriceSettings(
-        *(s.train, s.valid, s.test, s.window, s.factors, 0),
-        *(s.train_days, s.valid_days, s.test_days),
-    )
     dates = pd.DatetimeIndex(close.index)
-    splits = calendar_splits("qlib", dates, calendar)
-    if splits.train.start < s.window:
-        raise DataError(
-            f"qlib: {splits.train.start} days of prices before {dates[splits.train.start].date()}, "
-            f"the covariance needs {s.window}"
-        )
-    if splits.test.stop == len(dates):
-        raise DataError(f"qlib: the test ends on the last date, {dates[-1].date()}; end it earlier")
     panel = _panel(features, dates, close.columns)
-    filled = fill_gaps(close)
     # A member without a price today cannot be bought today.
     panel[~close.notna().to_numpy()] = np.nan
-    following = next_returns(filled)
-    past = np.vstack([np.full((1, following.shape[1]), np.nan), following[:-1]])
-    covariance = rolling_covariance(
-        past, range(splits.train.start, splits.test.stop), s.window, s.factors, clip=s.clip
-    )
-    return Market(
-        "qlib",
-        dates.to_numpy().astype("datetime64[D]"),
-        tuple(str(asset) for asset in close.columns),
-        panel,
-        following,
-        covariance,
-        splits,
-    )
+    return assemble_market("qlib", close, panel, calendar_splits("qlib", dates, s), s)
 
 
 def _check_folder(folder: Path, market: str) -> None:
@@ -161,7 +115,7 @@ def _read(folder: Path, s: QlibSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise DataError(
             f"{folder} holds no data of {s.market} between {s.train[0]} and {s.test[1]}"
         )
-    names = sorted(features.index.get_level_values("instrument").unique())
+    names = sorted(features.index.get_level_values("instrument").unique())[: s.assets or None]
     # 400 calendar days hold the 240 trading days of the first window, ten more days the last label.
     begin = pd.Timestamp(s.train[0]) - pd.Timedelta(days=400)
     end = pd.Timestamp(s.test[1]) + pd.Timedelta(days=15)

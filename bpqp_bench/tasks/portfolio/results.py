@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from bpqp_bench.errors import ResultsError
+from bpqp_bench.results.store import json_records
+from bpqp_bench.tasks.portfolio.metrics import METRICS
 
 __all__ = [
-    "SCHEMA",
-    "SUMMARY_METRICS",
+    "RESULTS",
     "PortfolioFolder",
     "RunResult",
     "load_json",
     "load_results",
     "load_series",
+    "speaking_market",
     "summary_frame",
-    "write_json_file",
-    "write_summary",
 ]
 
-SCHEMA = 1
-FOLDER = "portfolio"
-SUMMARY_METRICS = (
-    *("MSE", "IC", "ICIR", "RankIC", "AnnRet_pct", "Sharpe", "MaxDD_pct", "regret"),
-    *("signal_regret", "holdings", "turnover", "violation"),
-)
+_SCHEMA = 2
+_TIMES = {"train_s": "epoch_s"} | {
+    name: name for name in ("predictor_s", "forward_s", "backward_s", "forward_solver_s")
+}
 _DATA_ORDER = ("qlib", "synthetic", "sp500")  # which data speak for the experiment, first one wins
 
 
@@ -43,10 +40,13 @@ class RunResult:
     Attributes
     ----------
     id
-        Content key: data, method, seed and everything that changes the result.
+        Content key: data, method, seed, choice of the epoch and everything that changes the result.
     data, method, name, label, seed
-        Market; canonical key ("two-stage" or as in the benchmark); the name asked for; printed
-        name; seed.
+        Market; canonical key ("two-stage", a baseline's, or as in the benchmark); the name asked
+        for; printed name; seed.
+    chosen_by
+        What the epoch was chosen by on the validation days, "ic" or "regret"; empty for what does
+        not learn.
     status, cause
         "ok"; "timeout" where the time budget ended the training, the metrics are then of the
         epochs that were run; "failed" with one line on why.
@@ -71,6 +71,7 @@ class RunResult:
     label: str
     seed: int
     status: Literal["ok", "timeout", "failed"]
+    chosen_by: str = ""
     cause: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
@@ -81,11 +82,15 @@ class RunResult:
     market: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     at: str = ""
-    schema: int = SCHEMA
+    schema: int = _SCHEMA
 
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    # In schema 1 the epoch was chosen by the IC alone.
+    return data | {"chosen_by": "ic"}
+
+
+RESULTS = json_records(RunResult, "portfolio result", "id", _SCHEMA, _upgrade)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class PortfolioFolder:
     @classmethod
     def of(cls, run: Path) -> PortfolioFolder:
         """Return the folder of a run directory."""
-        return cls(run / FOLDER)
+        return cls(run / "portfolio")
 
     @property
     def results(self) -> Path:
@@ -111,7 +116,7 @@ class PortfolioFolder:
 
     @property
     def significance(self) -> Path:
-        """significance.json: differences to two-stage with intervals."""
+        """significance.json: differences between methods with intervals."""
         return self.path / "significance.json"
 
     @property
@@ -137,19 +142,11 @@ class PortfolioFolder:
         """Where an unfinished training is kept."""
         return self.path / "checkpoints" / f"{identity}.pt"
 
-    def append(self, result: RunResult) -> None:
-        """Write one line and make sure that it is on disk."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.results.open("a", encoding="utf-8") as stream:
-            stream.write(result.to_json() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-
 
 def load_results(folder: PortfolioFolder) -> list[RunResult]:
     """Read results.jsonl; of lines with the same id the last one counts.
 
-    A last line without its end, which an interruption leaves, is ignored.
+    A last line that was cut is left out; the run that goes on with the folder repairs it.
 
     Raises
     ------
@@ -158,81 +155,49 @@ def load_results(folder: PortfolioFolder) -> list[RunResult]:
     """
     if not folder.results.is_file():
         return []
-    found: dict[str, RunResult] = {}
-    lines = folder.results.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line)
-            if content["schema"] != SCHEMA:
-                raise ValueError(f"schema {content['schema']}, expected {SCHEMA}")
-            result = RunResult(**content)
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                continue
-            raise ResultsError(f"{folder.results}, line {number}: {error}") from None
-        found[result.id] = result
-    return list(found.values())
+    return list({result.id: result for result in RESULTS.read(folder.results)}.values())
 
 
 def load_series(folder: PortfolioFolder, results: Iterable[RunResult]) -> pd.DataFrame:
-    """Read the daily series of results: columns data, method, name, label, seed and the series'."""
+    """Read the daily series of results, with what identifies these as further columns."""
     frames = []
     for result in results:
         path = folder.series(result.id)
         if path.is_file():
             frame = pd.read_parquet(path)
-            for position, column in enumerate(("data", "method", "name", "label", "seed")):
-                frame.insert(position, column, getattr(result, column))
+            for column in ("data", "method", "name", "label", "seed", "chosen_by"):
+                frame[column] = getattr(result, column)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def summary_frame(results: Iterable[RunResult]) -> pd.DataFrame:
-    """Means over seeds: columns data, method, metric, mean, std, n.
+    """Means over seeds: columns data, method, chosen_by, metric, mean, std, n.
 
     ``method`` is the name that was asked for ("bpqp", "bpqp-fast"), ``train_s`` a metric beside
     those of `metrics`: seconds of training per epoch. Only complete results count.
     """
-    rows: list[dict[str, Any]] = []
-    grouped: dict[tuple[str, str], list[RunResult]] = {}
-    for result in results:
-        if result.status == "ok":
-            grouped.setdefault((result.data, result.name), []).append(result)
-    for (data, name), same in grouped.items():
-        values: dict[str, list[float]] = {
-            metric: [r.metrics[metric] for r in same if metric in r.metrics]
-            for metric in SUMMARY_METRICS
-        }
-        for part in ("epoch", "predictor", "forward", "backward", "forward_solver"):
-            values["train_s" if part == "epoch" else f"{part}_s"] = [
-                r.timing[f"{part}_s"] for r in same if f"{part}_s" in r.timing
-            ]
-        for metric, numbers in values.items():
-            finite = pd.Series([v for v in numbers if math.isfinite(v)], dtype=float)
-            if len(finite):
-                rows.append(
-                    {
-                        "data": data,
-                        "method": name,
-                        "metric": metric,
-                        "mean": float(finite.mean()),
-                        "std": float(finite.std(ddof=1)) if len(finite) > 1 else math.nan,
-                        "n": len(finite),
-                    }
-                )
-    return pd.DataFrame(rows, columns=["data", "method", "metric", "mean", "std", "n"])
+    keys = ["data", "method", "chosen_by", "metric"]
+    values = [
+        (result.data, result.name, result.chosen_by, metric, value)
+        for result in results
+        if result.status == "ok"
+        for metric, value in (
+            *((name, result.metrics.get(name, math.nan)) for name in METRICS),
+            *((name, result.timing.get(source, math.nan)) for name, source in _TIMES.items()),
+        )
+        if math.isfinite(value)
+    ]
+    frame = pd.DataFrame(values, columns=[*keys, "value"])
+    found = frame.groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+    return found.rename(columns={"count": "n"})
 
 
-def write_summary(folder: PortfolioFolder, results: Iterable[RunResult]) -> None:
-    """Write summary.csv, of one market: qlib if there, else synthetic, else sp500, else any."""
-    frame = summary_frame(results)
-    present = list(dict.fromkeys(frame["data"]))
+def speaking_market(summary: pd.DataFrame) -> pd.DataFrame:
+    """Keep one market: qlib if there, else synthetic, else sp500, else the first."""
+    present = list(dict.fromkeys(summary["data"]))
     ranked = [name for name in _DATA_ORDER if name in present] + present
-    if ranked:
-        frame = frame[frame["data"] == ranked[0]]
-    frame.to_csv(folder.summary, index=False)
+    return summary[summary["data"] == ranked[0]] if ranked else summary
 
 
 def load_json(path: Path) -> list[dict[str, Any]]:
@@ -250,11 +215,3 @@ def load_json(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise ResultsError(f"{path} is not valid JSON: {error}") from None
     return content
-
-
-def write_json_file(path: Path, content: Iterable[Mapping[str, Any]]) -> None:
-    """Write a list of objects in one step, so that no reader sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(list(content), indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, path)

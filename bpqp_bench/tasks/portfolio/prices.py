@@ -1,7 +1,8 @@
-"""Real prices that anyone can have: 20 S&P 500 companies, 1990 to 2022, from the package skfolio.
+"""Markets made of closing prices, and prices that anyone can have.
 
-They ship inside of the package, nothing is downloaded. All 20 companies exist throughout, which
-real investors could not know in 1990: returns of this set flatter every method (survivorship).
+Those of 20 S&P 500 companies, 1990 to 2022, ship inside of the package skfolio; nothing is
+downloaded. All 20 existed throughout, which real investors could not know in 1990: returns of this
+set flatter every method (survivorship).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bpqp_bench.tasks.portfolio.alpha import WINDOWS, alpha_features
 from bpqp_bench.tasks.portfolio.covariance import rolling_covariance
@@ -24,12 +26,18 @@ from bpqp_bench.tasks.portfolio.data import (
     shorten,
 )
 
-__all__ = ["PriceSettings", "calendar_splits", "price_market", "sp500_market", "sp500_prices"]
+__all__ = [
+    "PriceSettings",
+    "assemble_market",
+    "calendar_splits",
+    "price_market",
+    "sp500_prices",
+]
 
 _COVERAGE = 0.5  # share of an asset's features that must be known for it to be tradable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PriceSettings:
     """Calendar and risk model; the paper's calendar for training and validation.
 
@@ -37,8 +45,8 @@ class PriceSettings:
     ----------
     train, valid, test
         First and last date of each part, ISO 8601, inclusive.
-    window, factors
-        Days and components of the covariance.
+    window, factors, clip
+        Days and components of the covariance, and quantile at which its returns are clipped.
     assets
         At most so many assets, the first in alphabetical order; 0 means all.
     train_days, valid_days, test_days
@@ -50,6 +58,7 @@ class PriceSettings:
     test: tuple[str, str] = ("2017-01-01", "2022-12-27")
     window: int = 240
     factors: int = 10
+    clip: float = 0.0
     assets: int = 0
     train_days: int = 0
     valid_days: int = 0
@@ -75,11 +84,6 @@ def sp500_prices() -> pd.DataFrame:
     return frame
 
 
-def sp500_market(settings: PriceSettings | None = None) -> Market:
-    """Make the market of skfolio's prices."""
-    return price_market("sp500", sp500_prices(), settings or PriceSettings())
-
-
 def price_market(name: str, close: pd.DataFrame, settings: PriceSettings) -> Market:
     """Make a market of any closing prices: check, fill short gaps, features, covariance, splits.
 
@@ -100,39 +104,36 @@ def price_market(name: str, close: pd.DataFrame, settings: PriceSettings) -> Mar
     check_prices(name, close)
     if settings.assets:
         close = close[sorted(close.columns)[: settings.assets]]
-    dates = pd.DatetimeIndex(close.index)
-    splits = calendar_splits(name, dates, settings)
+    splits = calendar_splits(name, pd.DatetimeIndex(close.index), settings)
     # Earlier prices than the first window needs change nothing.
     spare = max(splits.train.start - settings.window - max(WINDOWS) - 1, 0)
     close = close.iloc[spare : splits.test.stop + 1]
-    dates = pd.DatetimeIndex(close.index)
     splits = Splits(*(range(part.start - spare, part.stop - spare) for part in splits))
-    first, last = splits.train.start, splits.test.stop
-    if first < settings.window:
-        raise DataError(
-            f"{name}: training begins on {dates[first].date()}, {first} days after the first "
-            f"price; the covariance needs {settings.window}"
-        )
-    if last == len(dates):
-        raise DataError(
-            f"{name}: the test ends on the last date, {dates[-1].date()}, whose next return is not "
-            "known; end it a day earlier"
-        )
-    filled = fill_gaps(close)
-    features, _ = alpha_features(filled)
+    features, _ = alpha_features(fill_gaps(close))
     known = np.isfinite(features).mean(axis=2) >= _COVERAGE
     features = robust_zscore(features, splits.train)
     features[~known] = np.nan
-    following = next_returns(filled)
+    return assemble_market(name, close, features, splits, settings)
+
+
+def assemble_market(
+    name: str,
+    close: pd.DataFrame,
+    features: NDArray[np.float32],
+    splits: Splits,
+    settings: PriceSettings,
+) -> Market:
+    """Add returns and covariances of the prices to their features."""
+    following = next_returns(fill_gaps(close))
     past = np.vstack([np.full((1, following.shape[1]), np.nan), following[:-1]])
-    covariance = rolling_covariance(past, range(first, last), settings.window, settings.factors)
+    days = range(splits.train.start, splits.test.stop)
     return Market(
         name,
-        dates.to_numpy().astype("datetime64[D]"),
+        close.index.to_numpy().astype("datetime64[D]"),
         tuple(str(asset) for asset in close.columns),
         features,
         following,
-        covariance,
+        rolling_covariance(past, days, settings.window, settings.factors, clip=settings.clip),
         splits,
     )
 
@@ -143,7 +144,8 @@ def calendar_splits(name: str, dates: pd.DatetimeIndex, settings: PriceSettings)
     Raises
     ------
     DataError
-        If a part holds no trading day, or the parts are not in order.
+        If a part holds no trading day, the parts are not in order, or the prices do not reach over
+        the covariance's first window and the last decision's next day.
     """
     ranges: list[range] = []
     for part in ("train", "valid", "test"):
@@ -157,5 +159,16 @@ def calendar_splits(name: str, dates: pd.DatetimeIndex, settings: PriceSettings)
         if ranges and start < ranges[-1].stop:
             raise DataError(f"{name}: {part} begins before the part in front of it ends")
         ranges.append(range(start, stop))
-    whole = Splits(*ranges)
-    return shorten(whole, settings.train_days, settings.valid_days, settings.test_days)
+    splits = shorten(Splits(*ranges), settings.train_days, settings.valid_days, settings.test_days)
+    first, last = splits.train.start, splits.test.stop
+    if first < settings.window:
+        raise DataError(
+            f"{name}: training begins on {dates[first].date()}, {first} days after the first "
+            f"price; the covariance needs {settings.window}"
+        )
+    if last == len(dates):
+        raise DataError(
+            f"{name}: the test ends on the last date, {dates[-1].date()}, whose next return is not "
+            "known; end it a day earlier"
+        )
+    return splits

@@ -30,6 +30,7 @@ class AltDiff(Method):
     )
     requires = ("torch", "scipy")
     group = "paper"
+    tolerance = "tolerance"
     framework = "torch"
     parameters = MappingProxyType(
         {

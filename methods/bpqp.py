@@ -33,6 +33,7 @@ class BPQP(Method):
         "scs",
     )
     group = "ours"
+    tolerance = "eps_abs"
     framework = "torch"
     devices = frozenset({"cpu", "cuda"})
     dtypes = frozenset({"float64", "float32"})

@@ -54,6 +54,7 @@ class Cvxpy(Method):
     problem_classes = frozenset({"qp", "lp", "socp"})
     requires = ("cvxpy", "diffcp", "clarabel", "scs")
     group = "paper"
+    tolerance = "tolerance"
     parameters = MappingProxyType(
         {
             "form": "parameters",

@@ -37,6 +37,7 @@ class JaxOpt(Method):
     problem_classes = frozenset({"qp", "lp", "socp"})
     requires = ("jax", "jaxopt")
     group = "paper"
+    tolerance = "tolerance"
     framework = "jax"
     devices = frozenset({"cpu", "cuda"})
     dtypes = frozenset({"float64", "float32"})

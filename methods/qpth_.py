@@ -22,6 +22,7 @@ class Qpth(Method):
     why_not = MappingProxyType({"socp": "qpth solves quadratic programs only"})
     requires = ("torch", "qpth")
     group = "paper"
+    tolerance = "eps"
     framework = "torch"
     devices = frozenset({"cpu", "cuda"})
     dtypes = frozenset({"float64", "float32"})

@@ -166,6 +166,8 @@ class Method(ABC):
         Problems per call that it will be given, known before `build`, for methods that compile.
     caveats
         By problem class: why the method is known to answer badly there, as in `Variant`.
+    tolerance
+        The parameter that trades accuracy for time, or None: what a work-precision curve sweeps.
     """
 
     name: ClassVar[str]
@@ -184,6 +186,7 @@ class Method(ABC):
     variants: ClassVar[Mapping[str, Variant]] = MappingProxyType({})
     find_family: Callable[[str], FamilyChoice] | None = None
     caveats: ClassVar[Mapping[str, str]] = _NOTHING
+    tolerance: ClassVar[str | None] = None
 
     def __init__(
         self,

@@ -1,0 +1,81 @@
+"""FFOLayer: a fully first-order layer; its QP layer solves one Schur complement backward."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
+
+
+class FFOLayer(Method):
+    """`ffolayer.FFOQPLayer` with qpth's interior-point method forward.
+
+    The library's default forward solver is "qpsolvers", which needs an unpublished package and
+    Gurobi; "PDIPM" is the most accurate of those that run. Given one at a time: in a batch of B
+    its gradient comes out B times too large (docs/known-faults.md). ∂A and ∂G lack the term with
+    the multiplier of the solution, in every setting.
+    """
+
+    name = "ffolayer"
+    label = "FFOLayer"
+    reference = "Fully first-order layer, ffolayer 0.1.2"
+    group = "modern"
+    framework = "torch"
+    problem_classes = frozenset({"qp", "lp"})
+    why_not = MappingProxyType({"socp": "FFOQPLayer is for quadratic programs"})
+    requires = ("torch", "ffolayer", "qpth", "osqp")
+    phases_split = False
+    tolerance = "eps"
+    parameters = MappingProxyType(
+        {"solver": "PDIPM", "eps": 1e-12, "max_iter": 50, "slack_cutoff": 1e-8}
+    )
+    variants = MappingProxyType(
+        {
+            # the library's own tolerances where a solver has any: OSQP's are fixed at 1e-5
+            "ffolayer-osqp": Variant("FFOLayer (OSQP)", {"solver": "OSQP_NATIVE"}),
+        }
+    )
+
+    def unsupported(self, instance: Instance) -> str | None:
+        """Say no to cones, to sparse data and to problems without inequalities."""
+        if instance.is_sparse:
+            return "dense tensors only"
+        if instance.problem_class in self.problem_classes and instance.nineq == 0:
+            return "FFOQPLayer needs at least one inequality"
+        return super().unsupported(instance)
+
+    def build(self, template: Instance) -> None:
+        """Make the torch function; nothing is compiled."""
+        from ffolayer import FFOQPLayer
+
+        del template
+        o = self.options
+        self._layer = FFOQPLayer(
+            eps=o["eps"], maxIter=o["max_iter"], solver=o["solver"], slack_cutoff=o["slack_cutoff"],
+            verbose=-1,
+        )  # fmt: skip
+
+    def forward(self, data: Data, clock: PhaseClock) -> Solution:
+        """Solve; the layer knows batches only, and returns no status."""
+        self._data = data
+        with clock("solve"):
+            # Its convention for "no equalities" is an empty tensor.
+            A, b = (t if len(data.b) else t.new_empty(0) for t in (data.A, data.b))
+            try:
+                # the leading dimension goes on every argument, or none is taken for a batch
+                z = self._layer(*(t[None] if t.numel() else t for t in (
+                    data.P, data.q, data.G, data.h, A, b
+                )))  # fmt: skip
+            except RuntimeError as error:  # OSQP's word, or a factorization that failed
+                raise MethodError(f"FFOLayer: {str(error).splitlines()[0]}") from error
+            self._z = z[0]
+        return Solution(self._z, status=None)
+
+    def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
+        """Differentiate by torch.autograd."""
+        import torch
+
+        with clock("solve"):
+            wanted = [getattr(self._data, name) for name in self.wrt]
+            found = torch.autograd.grad(self._z, wanted, upstream, materialize_grads=True)
+        return dict(zip(self.wrt, found, strict=True))

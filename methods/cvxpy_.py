@@ -325,17 +325,18 @@ def _failure(problem: Data, error: Exception) -> MethodError:
 def _root(P: Array) -> Array:
     """R with RᵀR = P: Cholesky, or by eigenvalues where P is singular."""
     try:
-        return np.linalg.cholesky(P).T
+        root: Array = np.asarray(np.linalg.cholesky(P).T, np.float64)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(P)
-        return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+        root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return root
 
 
 def _is_identity(F: Any) -> bool:
     if F.shape[0] != F.shape[1]:
         return False
     if sp.issparse(F):
-        return F.nnz == F.shape[0] and bool(np.all(F.diagonal() == 1.0))
+        return bool(F.nnz == F.shape[0] and np.all(F.diagonal() == 1.0))
     return np.count_nonzero(F) == F.shape[0] and bool(np.all(np.diagonal(F) == 1.0))
 
 
@@ -344,4 +345,5 @@ def _dual(constraint: Any) -> Array | None:
 
 
 def _dense(matrix: Any) -> Array:
-    return matrix.toarray() if sp.issparse(matrix) else matrix
+    array: Array = matrix.toarray() if sp.issparse(matrix) else matrix
+    return array

@@ -136,8 +136,8 @@ class JaxOpt(Method):
             # ∇(qᵀz) = −μ z/‖z‖ on the sphere.
             q, z = np.asarray(self._data.q), solution.z
             mu = np.array([max(float(-q @ z) / float(np.linalg.norm(z)), 0.0)])
-            status = "solved" if done else "iteration limit"
-            return replace(solution, mu=mu, status=status, iterations=iterations)
+            reached = "solved" if done else "iteration limit"
+            return replace(solution, mu=mu, status=reached, iterations=iterations)
         codes = np.ravel(facts["status"])
         status = tuple(_OSQP_STATUS[int(code)] for code in codes)
         # The LP's quadratic term has 2e-6 on its diagonal: a coarser solver can't see it.
@@ -280,4 +280,5 @@ def _is_ball(problem: Instance) -> bool:
 
 
 def _dense(matrix: Any) -> Array:
-    return matrix.toarray() if sp.issparse(matrix) else matrix
+    array: Array = matrix.toarray() if sp.issparse(matrix) else matrix
+    return array

@@ -181,7 +181,7 @@ class Method(ABC):
     devices: ClassVar[frozenset[str]] = frozenset({"cpu"})
     dtypes: ClassVar[frozenset[str]] = frozenset({"float64"})
     batched: ClassVar[bool] = False
-    phases_split: ClassVar[bool] = True
+    phases_split: bool = True  # of the class, or of an instance whose parameters decide
     parameters: ClassVar[Parameters] = _NO_PARAMETERS
     variants: ClassVar[Mapping[str, Variant]] = MappingProxyType({})
     find_family: Callable[[str], FamilyChoice] | None = None
@@ -205,7 +205,7 @@ class Method(ABC):
         self.device = device
         self.dtype = dtype
         self.batch = 1
-        self.options: dict[str, object] = dict(self.parameters) | changed
+        self.options: dict[str, Any] = dict(self.parameters) | changed
         self.key = format_spec(self.name, changed)
 
     @classmethod

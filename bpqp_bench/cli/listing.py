@@ -48,7 +48,7 @@ def _methods(registry: Registry, parameters: bool) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("method", "label", "classes", "notes", title="Methods")
+    table = Table("method", "label", "group", "classes", "notes", title="Methods")
     for name in registry.method_names():
         choice = registry.method(name)
         cls = choice.cls
@@ -64,7 +64,7 @@ def _methods(registry: Registry, parameters: bool) -> Table:
             if parameters:
                 notes += [f"{key} = {value}" for key, value in sorted(cls.parameters.items())]
         classes = ", ".join(kind.upper() for kind in sorted(cls.problem_classes))
-        table.add_row(*map(escape, (name, choice.label, classes, "\n".join(notes))))
+        table.add_row(*map(escape, (name, choice.label, cls.group, classes, "\n".join(notes))))
     return table
 
 

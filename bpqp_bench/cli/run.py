@@ -21,6 +21,14 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @click.command("run")
 @click.option("--method", "methods", multiple=True, help="Method, NAME or NAME[key=value,…].")
+@click.option("--group", "groups", multiple=True, help="All of paper, modern, ours or user.")
+@click.option(
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    type=float,
+    help="Measure the methods that have a tolerance at this one instead; repeat for a curve.",
+)
 @click.option("--family", "families", multiple=True, help="Problem family, NAME or NAME[…].")
 @click.option(
     "--size", "sizes", multiple=True, help="Size NxM, e.g. 100x20; families of one size need none."
@@ -75,7 +83,11 @@ def run(
         click.echo(f"not loaded: {plugin.path}: {plugin.error}", err=True)
     if resume and out is None:
         raise SpecError("--resume needs the run directory: --out DIR")
-    kept = _kept(out) if resume and out is not None and not asked["methods"] else None
+    kept = (
+        _kept(out)
+        if resume and out is not None and not (asked["methods"] or asked["groups"])
+        else None
+    )
     if kept is not None:
         plan, profile, options = kept
     else:
@@ -129,6 +141,14 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
     from bpqp_bench.runner.profiles import profile
 
     chosen = None if profile_name is None else profile(profile_name)
+    methods = [*asked["methods"], *(m for g in asked["groups"] for m in registry.group(g))]
+    if asked["tolerances"]:
+        methods = [
+            spec
+            for method in methods
+            for spec in registry.at_tolerances(method, asked["tolerances"]) or [method]
+        ]
+    asked = asked | {"methods": tuple(dict.fromkeys(methods))}
     for name in ("methods", "families"):
         if not asked[name]:
             raise SpecError(f"no {name} named; use --{'method' if name == 'methods' else 'family'}")

@@ -107,6 +107,28 @@ class Registry:
             names += [name, *sorted(self.methods[name].plugin.variants)]
         return names
 
+    def group(self, name: str) -> list[str]:
+        """Names of all methods of a group ("paper", "modern", "ours", "user") and their variants.
+
+        Raises
+        ------
+        SpecError
+            If no method is of that group.
+        """
+        groups = {found.plugin.group for found in self.methods.values()}
+        if name not in groups:
+            raise SpecError(f"unknown group {name!r}; groups are {', '.join(sorted(groups))}")
+        return [text for text in self.method_names() if self.method(text).cls.group == name]
+
+    def at_tolerances(self, text: str, values: Iterable[float]) -> list[str]:
+        """Return a method's specification at each value of its tolerance; none if it has none."""
+        choice = self.method(text)
+        name = choice.cls.tolerance
+        if name is None:
+            return []
+        given = [dict(choice.parameters) | {name: value} for value in values]
+        return [self._choice(choice.cls, parameters).key for parameters in given]
+
     def _choice(self, cls: type[Method], given: Mapping[str, object]) -> MethodChoice:
         changed = typed_parameters(f"method {cls.name}", given, cls.parameters)
         label = format_spec(cls.label, changed)

@@ -191,3 +191,50 @@ def test_entry_points_are_loaded_and_a_broken_one_is_reported(monkeypatch, tmp_p
     assert registry.families["entered"].path == "entry point good"
     broken = [plugin for plugin in registry.broken if plugin.path == "entry point bad"]
     assert "no_such_module_for_test" in broken[0].error
+
+
+def test_a_group_is_its_methods_with_their_variants():
+    registry = Registry()
+    assert set(registry.group("ours")) >= {"bpqp", "bpqp-direct"}
+    assert set(registry.group("paper")) >= {"exact", "exact-solve", "qpth", "cvxpy-paper"}
+    modern = registry.group("modern")
+    assert {"qplayer", "qplayer-defaults", "cvxpylayers", "qpax", "dxpp"} <= set(modern)
+    assert not set(modern) & (set(registry.group("ours")) | set(registry.group("paper")))
+    with pytest.raises(SpecError, match="unknown group 'newest'; groups are modern, ours, paper"):
+        registry.group("newest")
+
+
+def test_every_named_tolerance_is_a_parameter_and_can_be_swept():
+    registry = Registry()
+    swept = 0
+    for found in registry.methods.values():
+        cls = found.plugin
+        if cls.tolerance is None:
+            assert registry.at_tolerances(cls.name, [1e-3]) == []
+            continue
+        swept += 1
+        default = cls.parameters[cls.tolerance]
+        assert isinstance(default, float)
+        for text, value in zip(
+            registry.at_tolerances(cls.name, [1.5e-3, 2.5e-7]), [1.5e-3, 2.5e-7], strict=True
+        ):
+            assert registry.method(text).create().options[cls.tolerance] == value
+    assert swept >= 10
+    # what a variant sets beside its tolerance stays
+    (text,) = registry.at_tolerances("qpax-explicit", [1e-4])
+    assert registry.method(text).parameters == {"backend": "explicit", "solver_tol": 1e-4}
+
+
+def test_groups_and_tolerances_are_planned(tmp_path):
+    from click.testing import CliRunner
+
+    from bpqp_bench.cli.run import run
+
+    command = ["--dry-run", "--family", "qp-active", "--size", "10x5"]
+    curve = ["--tolerance", "1e-3", "--tolerance", "1e-6"]
+    found = CliRunner().invoke(run, [*command, "--group", "modern", *curve])
+    assert found.exit_code == 0, found.output
+    assert "qplayer[eps=0.001]" in found.output or "qplayer[eps=1e-3]" in found.output
+    assert "jaxopt-cvxpyqp" in found.output  # no tolerance: measured as it is
+    wrong = CliRunner().invoke(run, [*command, "--group", "newest"])
+    assert wrong.exit_code != 0

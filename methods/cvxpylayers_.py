@@ -78,9 +78,9 @@ class CvxpyLayers(Method):
         problem = cp.Problem(cp.Minimize(0.5 * objective + given["q"] @ z), rows)
         used = {p.id for p in problem.parameters()}
         self._given = {name: p for name, p in ({"P": P} | given).items() if p.id in used}
-        solver, given = "MOREAU" if moreau else None, list(self._given.values())
+        solver, parameters = "MOREAU" if moreau else None, list(self._given.values())
         args = self._solver_args(bool(template.cones))
-        self._layer = CvxpyLayer(problem, given, [z], solver, solver_args=args)
+        self._layer = CvxpyLayer(problem, parameters, [z], solver, solver_args=args)
 
     def _solver_args(self, cones: bool) -> dict[str, Any]:
         o, solver = self.options, self.options["solver"]
@@ -98,7 +98,7 @@ class CvxpyLayers(Method):
         self._data, values = data, {name: getattr(data, name) for name in "PqAbGh"}
         with clock("solve"):
             for i, cone in enumerate(data.cones):  # F may be sparse, d is a number
-                values |= {f"g{i}": cone.g, f"c{i}": cone.c, f"d{i}": cone.g.new_tensor(cone.d)}
+                values |= {f"g{i}": cone.g, f"c{i}": cone.c, f"d{i}": data.q.new_tensor(cone.d)}
                 values |= {f"F{i}": cone.F.to_dense()} if f"F{i}" in self._given else {}
             if self._diagonal:
                 values["P"] = torch.diagonal(data.P, dim1=-2, dim2=-1).sqrt()

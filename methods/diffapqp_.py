@@ -57,8 +57,9 @@ class DiffAPQP(Method):
         """Choose the solver's options; matrices are constants, so nothing else can be kept."""
         del template
         o = self.options
-        names = ("tol_feas", "tol_gap_abs", "tol_gap_rel")
-        names = names if o["solver"] == "CLARABEL" else ("eps_abs", "eps_rel")
+        names: tuple[str, ...] = ("eps_abs", "eps_rel")
+        if o["solver"] == "CLARABEL":
+            names = ("tol_feas", "tol_gap_abs", "tol_gap_rel")
         self._solver_args = {name: o["tolerance"] for name in names if o["tolerance"]}
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:

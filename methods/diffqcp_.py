@@ -45,8 +45,8 @@ class DiffQCP(Method):
             )
         self._vjp = self._compiled[method]
         cones = [1 + len(cone.g) for cone in template.cones]
-        self._dims = {"z": template.neq, "l": template.nineq, "q": cones, "s": [], "ep": 0, "ed": 0,
-                      "p": []}  # fmt: skip
+        empty = {"s": [], "ep": 0, "ed": 0, "p": []}
+        self._dims: dict[str, Any] = {"z": template.neq, "l": template.nineq, "q": cones} | empty
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Write Ax + s = b with s in a product of cones, and solve."""

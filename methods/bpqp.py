@@ -48,6 +48,7 @@ class BPQP(Method):
             "polish": "active-set",
             "active_tol": 0.0,
             "gradient": "optimal",
+            "equilibrate": True,
         }
     )
     variants = MappingProxyType(
@@ -57,6 +58,7 @@ class BPQP(Method):
                 {
                     **{"forward": "osqp", "backward": "osqp"},
                     **{"eps_abs": 0.0, "eps_rel": 0.0, "max_iter": 0, "polish": "none"},
+                    "equilibrate": False,
                 },
                 caveats=MappingProxyType(
                     {

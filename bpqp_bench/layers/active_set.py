@@ -18,7 +18,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
-from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock, residuals
+from bpqp_bench.layers.problem import (
+    ConvexQP,
+    Phase,
+    QPSolution,
+    natural_scales,
+    no_clock,
+    residuals,
+)
 from bpqp_bench.problem.instance import Array, Matrix
 
 __all__ = [
@@ -147,9 +154,10 @@ def decide_active(
 
 def _scales(qp: ConvexQP, solution: QPSolution) -> tuple[float, float]:
     size = float(np.abs(solution.z).max(initial=0.0))
-    forces = [qp.q, qp.P @ solution.z]
-    push = max(float(np.abs(part).max(initial=0.0)) for part in forces)
-    return size or 1.0, push or 1.0
+    push = max(float(np.abs(part).max(initial=0.0)) for part in (qp.q, qp.P @ solution.z))
+    distances = np.abs(qp.b) / row_lengths(qp.A), np.abs(qp.h) / row_lengths(qp.G)
+    achieved = solution.primal, solution.dual
+    return natural_scales(size, push, float(abs(qp.P).max()), np.concatenate(distances), achieved)
 
 
 def active_cones(qp: ConvexQP, solution: QPSolution) -> Mask:
@@ -224,7 +232,9 @@ def polish_qp(
                 )
                 weak = active_rows(qp, better, tolerance)
             reach = z_size * float(lengths.max(initial=1.0))
-            if primal > _LARGEST_ERROR * reach or dual > _LARGEST_ERROR * max(push, 1.0):
+            # Rows that nearly repeat others have multipliers that nearly cancel.
+            strong = float(np.abs(nu * row_lengths(qp.A)).max(initial=max(push, 1.0)))
+            if primal > _LARGEST_ERROR * reach or dual > _LARGEST_ERROR * strong:
                 break  # the rows contradict one another: solved by least squares, not a solution
             active = ActiveSet(guess, weak.weak, weak.tolerance)
             return Polished(better, active, factor, steps, True)

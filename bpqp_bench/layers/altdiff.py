@@ -3,53 +3,134 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.altdiff_core import Settings, factorize, iterate, jacobian, vjp
-from bpqp_bench.layers.problem import Phase, no_clock
+from bpqp_bench.layers.autograd import Call, solve
+from bpqp_bench.layers.certificates import farkas_vector, recession_direction
+from bpqp_bench.layers.dense_data import read_dense
+from bpqp_bench.layers.equilibrate import equilibrate
+from bpqp_bench.layers.problem import (
+    ConvexQP,
+    Phase,
+    QPSolution,
+    no_clock,
+    relative_residual,
+    residuals,
+)
+from bpqp_bench.layers.solver_pass import BPQPWarning, Info
+from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
 
 __all__ = ["AltDiff", "Settings"]
 
+_SLACK = 100.0  # residual over the threshold at which a point is still called solved
 
-class _Function(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, layer: AltDiff, clock: Phase, *parameters: torch.Tensor) -> torch.Tensor:
-        P, q, A, b, G, h = (part.detach().numpy() for part in parameters)
+
+class _AltDiffPass:
+    """One run of the iteration, see `bpqp_bench.layers.passes.Passes`."""
+
+    def __init__(
+        self,
+        given: Sequence[Any],
+        matrices: bool,
+        settings: Settings,
+        derivative: str,
+        clock: Phase,
+    ) -> None:
+        data = read_dense(*given)
+        if data is None or data.batched:
+            raise InstanceError("AltDiff takes dense tensors without a batch dimension")
+        batch = Batch.of(data)
+        for failure in check_data(batch, convex=False).values():
+            raise failure
+        qp = batch.instance(0)
         with clock("setup"):
-            split = factorize(P, A, G, layer.settings)
-        matrices = any(ctx.needs_input_grad[2 + i] for i in (0, 2, 4))
+            try:
+                self._split = factorize(qp.P, qp.A, qp.G, settings)
+            except ValueError:
+                _refuse(qp)
+                raise
         with clock("solve"):
-            run = iterate(split, q, b, h, layer.settings, record=matrices)
-        layer.multipliers = torch.from_numpy(run.nu), torch.from_numpy(run.lam)
-        layer.last_info = [
-            {
-                "status": run.status,
-                "iterations": run.iterations,
-                "rho": split.rho,
-                "relative_primal_residual": run.primal_residual,
-                "relative_dual_residual": run.dual_residual,
-            }
-        ]
-        if run.status != "solved":
-            warnings.warn(f"Alt-Diff ended with status {run.status!r}", stacklevel=2)
-        ctx.work = split, run, layer.derivative, clock
-        return torch.from_numpy(run.z)
+            self._run = iterate(self._split, qp.q, qp.b, qp.h, settings, record=matrices)
+        self._derivative = derivative
+        run = self._run
+        primal, dual = residuals(qp, run.z, run.nu, run.lam, np.zeros(0))
+        status = run.status
+        error = _error(qp, run.z, run.nu, run.lam)
+        if status == "solved" and error > _SLACK * settings.tolerance:
+            status = "inaccurate"
+        if status != "solved":
+            _refuse(qp)
+            warnings.warn(
+                f"Alt-Diff ended with status {status!r} after {run.iterations} iterations, its "
+                f"relative KKT residual is {error:.1e}; raise max_iterations, or take BPQP",
+                BPQPWarning,
+                stacklevel=2,
+            )
+        self._facts: dict[str, object] = {
+            "forward": "alt-diff",
+            "status": status,
+            "iterations": run.iterations,
+            "primal_residual": primal,
+            "dual_residual": dual,
+            "rho": self._split.rho,
+            "relative_primal_residual": run.primal_residual,
+            "relative_dual_residual": run.dual_residual,
+            "relative_residual": error,
+        }
+        self.duals: tuple[Any, ...] = (run.nu, run.lam)
+        self.facts = partial(_listed, self._facts)
+        self.z, self.state = torch.from_numpy(run.z), torch.from_numpy(run.lam > 0.0)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
-        split, run, derivative, clock = ctx.work
-        needed = [n for n, need in zip("PqAbGh", ctx.needs_input_grad[2:], strict=True) if need]
-        v = upstream[0].detach().numpy()
+    def pullback(
+        self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
+    ) -> list[Tensor | None]:
+        """Gradients with respect to P, q, A, b, G, h."""
+        names = [name for name, need in zip(NAMES, needed, strict=True) if need]
+        v = upstream.numpy()
         with clock("solve"):
-            if derivative == "jacobian":
-                by_name = jacobian(split, run.masks, needed)
+            if self._derivative == "jacobian":
+                by_name = jacobian(self._split, self._run.masks, names)
                 found = {name: J.T @ v for name, J in by_name.items()}
             else:
-                found = vjp(split, run, v, needed)
-        return None, None, *(torch.from_numpy(found[n]) if n in found else None for n in "PqAbGh")
+                found = vjp(self._split, self._run, v, names)
+        self._facts["gradient"] = "as converged as the solution"
+        parts = [torch.from_numpy(found[name]) if name in found else None for name in NAMES]
+        return [part.unsqueeze(0) if apart and part is not None else part for part in parts]
+
+
+def _listed(facts: dict[str, object]) -> Info:
+    return [facts]
+
+
+def _error(qp: ConvexQP, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> float:
+    """Relative KKT residual in the problem's own units."""
+    scaled, scaling = equilibrate(qp)
+    return relative_residual(
+        scaled,
+        replace(
+            QPSolution(z, nu, lam, np.zeros(0), "solved", None, 0.0, 0.0),
+            z=z / scaling.columns,
+            nu=nu * scaling.objective / scaling.rows_a,
+            lam=lam * scaling.objective / scaling.rows_g,
+        ),
+    )
+
+
+def _refuse(qp: ConvexQP) -> None:
+    """Raise if there is a proof that the problem has no solution."""
+    if farkas_vector(qp) is not None:
+        raise InstanceError("the problem is infeasible: no z satisfies Az = b, Gz ≤ h")
+    if recession_direction(qp) is not None:
+        raise InstanceError("the problem is unbounded below: add constraints, or curvature to P")
 
 
 class AltDiff(torch.nn.Module):
@@ -62,13 +143,18 @@ class AltDiff(torch.nn.Module):
     derivative
         "vjp" (all six parameters) or "jacobian" (as published; q, b and h): the same gradients.
         The Jacobian recursion runs in the backward pass; see docs/altdiff.md.
+    clock
+        As in `BPQP`.
 
     Attributes
     ----------
     last_info
-        Status, iterations, ρ and relative residuals of the last call, in a list of one.
+        A list of one dictionary: status, iterations, residuals. The status is "solved" only where
+        the KKT residual says so as well.
     multipliers
         ν and λ of the last call.
+    clock
+        The clock in force; may be set before either pass.
 
     Raises
     ------
@@ -76,48 +162,79 @@ class AltDiff(torch.nn.Module):
         If ``derivative`` is neither.
     """
 
-    def __init__(self, settings: Settings | None = None, derivative: str = "vjp") -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        derivative: str = "vjp",
+        *,
+        clock: Phase = no_clock,
+    ) -> None:
         super().__init__()
         if derivative not in {"jacobian", "vjp"}:
             raise ValueError(f"derivative {derivative!r} is neither 'jacobian' nor 'vjp'")
         self.settings = settings or Settings()
         self.derivative = derivative
-        self.last_info: list[dict[str, object]] = []
-        self.multipliers: tuple[torch.Tensor, ...] | None = None
+        self.clock = clock
+        self.last_info: Info = []
+        self.multipliers: tuple[Tensor, ...] = ()
 
     def forward(
         self,
-        P: torch.Tensor,
-        q: torch.Tensor,
-        A: torch.Tensor,
-        b: torch.Tensor,
-        G: torch.Tensor,
-        h: torch.Tensor,
+        P: Tensor,
+        q: Tensor,
+        A: Tensor | None = None,
+        b: Tensor | None = None,
+        G: Tensor | None = None,
+        h: Tensor | None = None,
         *,
-        clock: Phase = no_clock,
-    ) -> torch.Tensor:
-        """Return z of shape (n,); see ``last_info`` for whether the stopping rule was met.
+        clock: Phase | None = None,
+    ) -> Tensor:
+        """Return z of shape (n,); see ``last_info`` for whether it is a solution.
 
         Parameters
         ----------
         P, q, A, b, G, h
             Dense float64 CPU tensors: (n, n) symmetric, (n,), (neq, n), (neq,), (nineq, n),
-            (nineq,).
+            (nineq,). A and b, or G and h, may be None.
         clock
-            Called with the name of a phase; returns the context manager that it runs in.
+            Sets the attribute ``clock``.
+
+        Warns
+        -----
+        BPQPWarning
+            If the iteration did not end at a solution.
 
         Raises
         ------
+        InstanceError
+            A ValueError: shapes do not fit, data are not finite, or the problem is proved to be
+            infeasible or unbounded.
         ValueError
             If a tensor is not dense float64 on the CPU, K is not positive definite, or the Jacobian
             form is asked for the gradient of a matrix.
         """
-        parameters = (P, q, A, b, G, h)
-        for name, part in zip("PqAbGh", parameters, strict=True):
-            if part.dtype != torch.float64 or part.device.type != "cpu" or part.is_sparse:
+        if clock is not None:
+            self.clock = clock
+        given = (P, q, A, b, G, h)
+        for name, part in zip(NAMES, given, strict=True):
+            if part is not None and (
+                part.dtype != torch.float64
+                or part.device.type != "cpu"
+                or part.layout != torch.strided
+            ):
                 raise ValueError(f"{name} must be a dense float64 tensor on the CPU")
-        if self.derivative == "jacobian" and any(part.requires_grad for part in (P, A, G)):
+        matrices = any(part is not None and part.requires_grad for part in (P, A, G))
+        if self.derivative == "jacobian" and matrices:
             raise ValueError(
                 "the Jacobian with respect to P, A or G has n·n² entries; use derivative='vjp'"
             )
-        return _Function.apply(self, clock, *parameters)  # type: ignore[no-any-return,no-untyped-call]
+
+        def solver(*arguments: Any) -> _AltDiffPass:
+            return _AltDiffPass(arguments, matrices, self.settings, self.derivative, self.clock)
+
+        call = Call(solver, given, lambda: self.clock)
+        z = solve(call, given)
+        solved = call.solved
+        self.last_info = solved.facts()
+        self.multipliers = tuple(torch.tensor(dual) for dual in solved.duals)
+        return z

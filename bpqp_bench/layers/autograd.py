@@ -12,10 +12,15 @@ from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.passes import Passes
 from bpqp_bench.layers.problem import Phase
 
-__all__ = ["Call", "solve"]
+__all__ = ["Call", "first_only", "solve"]
 
 _NDIM = (2, 1, 2, 1, 2, 1)
 _APART = 6  # the bit after those of the six arguments
+
+_FIRST_ONLY = (
+    "this layer has first derivatives only; a second one was asked for (create_graph=True, a "
+    "Hessian, or a gradient penalty)"
+)
 
 Solver = Callable[..., Passes]
 
@@ -131,10 +136,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        raise RuntimeError(
-            "this layer has first derivatives only; a second one was asked for "
-            "(create_graph=True, a Hessian, or a gradient penalty)"
-        )
+        raise RuntimeError(_FIRST_ONLY)
 
     @staticmethod
     def vmap(
@@ -169,6 +171,31 @@ class _Adjoint(torch.autograd.Function):
                     part = part.sum(leading + 1)  # noqa: PLW2901
             joined.append(part)
         return tuple(joined), tuple(leading for _ in joined)
+
+
+def first_only(gradients: Sequence[Tensor | None], *inputs: Tensor) -> tuple[Tensor | None, ...]:
+    """Return gradients that raise where a second derivative is asked of them.
+
+    Only `torch.autograd.function.once_differentiable` would not do: its error does not depend on
+    the inputs, so that torch takes the second derivative for zero.
+    """
+    if not torch.is_grad_enabled():
+        return tuple(gradients)
+    apply: Any = _FirstOnly.apply
+    there = [part for part in gradients if part is not None]
+    found = iter(apply(len(there), *there, *inputs))
+    return tuple(part if part is None else next(found) for part in gradients)
+
+
+class _FirstOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        del ctx
+        return tuple(part.clone() for part in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
+        raise RuntimeError(_FIRST_ONLY)
 
 
 def _flatten(

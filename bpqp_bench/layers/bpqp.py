@@ -11,12 +11,12 @@ from torch import Tensor
 from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.autograd import Call, solve
 from bpqp_bench.layers.bpqp_core import Settings
-from bpqp_bench.layers.dense_data import DenseData, read_dense
+from bpqp_bench.layers.dense_data import DenseData, read_dense, rows_of_bounds
 from bpqp_bench.layers.passes import BatchPass, Passes, SinglePass
 from bpqp_bench.layers.primal_dual import batched, lapack
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Instances, SolverPass
-from bpqp_bench.layers.torch_data import Argument, Batch, check_convex, check_finite, read_batch
+from bpqp_bench.layers.torch_data import Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone
 
 __all__ = ["BPQP", "BPQPWarning"]
@@ -54,6 +54,16 @@ class BPQP(torch.nn.Module):
         "optimal"; or "general", the derivative that keeps the KKT residual of the point at which
         the solver stopped (see `bpqp_bench.layers.general_gradient`), for loose tolerances and
         ``polish="none"``.
+    on_failure
+        "raise" names all instances that have no solution; "nan" returns NaN for them, with zero
+        gradients and the cause in ``last_info``, and the solutions of the others.
+    time_limit
+        Seconds for one instance in other solvers than the active-set method, 0 for none. It is
+        given to those that know of limits, and no other is begun after it.
+    equilibrate
+        Whether other solvers get the problem in units of its own. The published configuration,
+        ``BPQP("osqp", "osqp", eps_abs=0, eps_rel=0, max_iter=0, polish="none",
+        equilibrate=False)``, leaves that to OSQP.
     check
         Whether to test beforehand that P is positive semidefinite where a solver other than the
         active-set method runs. Shapes and finiteness are always checked.
@@ -97,6 +107,9 @@ class BPQP(torch.nn.Module):
         polish: str = "active-set",
         active_tol: float = 0.0,
         gradient: str = "optimal",
+        on_failure: str = "raise",
+        time_limit: float = 0.0,
+        equilibrate: bool = True,
         check: bool = True,
         clock: Phase = no_clock,
     ) -> None:
@@ -110,6 +123,9 @@ class BPQP(torch.nn.Module):
             polish=polish,
             active_tol=active_tol,
             gradient=gradient,
+            on_failure=on_failure,
+            time_limit=time_limit,
+            equilibrate=equilibrate,
         )
         self.check = check
         self.clock = clock
@@ -142,6 +158,9 @@ class BPQP(torch.nn.Module):
         h: Tensor | None = None,
         *,
         cones: Sequence[SecondOrderCone] = (),
+        l: Tensor | None = None,  # noqa: E741 - the name that solvers give it
+        lb: Tensor | None = None,
+        ub: Tensor | None = None,
         start: Tensor | None = None,
         clock: Phase | None = None,
     ) -> Tensor:
@@ -158,6 +177,10 @@ class BPQP(torch.nn.Module):
         cones
             Further constraints ‖Fz + g‖ ≤ cᵀz + d, the same for a whole batch, with arrays or
             tensors; constants, without gradients.
+        l, lb, ub
+            Lower side of l ≤ Gz ≤ h, (nineq,), and bounds lb ≤ z ≤ ub, (n,), batched or not;
+            dense data only. They become rows of G and h, in the order h, l, ub, lb. Where a bound
+            is infinite there is no row, and its gradient is zero; that holds for h, too.
         start
             Mask of the rows that are thought to bind, as in ``state``: where it is nearly right,
             the active-set method needs fewer steps. It never changes the solution.
@@ -179,6 +202,8 @@ class BPQP(torch.nn.Module):
         """
         if clock is not None:
             self.clock = clock
+        if not (l is None and lb is None and ub is None):
+            G, h = rows_of_bounds(q, G, h, l, lb, ub)
         given = (P, q, A, b, G, h)
         call = Call(
             lambda *arguments: self._solve(arguments, start, cones), given, lambda: self.clock
@@ -194,43 +219,52 @@ class BPQP(torch.nn.Module):
         settings, clock = self.settings, self.clock
         with clock("prepare"):
             data = None if cones else read_dense(*given)
-        if data is not None and settings.shares_factors:
+        if data is not None and (settings.shares_factors or data.count == 0):
             passes = _by_active_set(data, settings, start, clock)
             if passes is not None:
                 return passes
         with clock("prepare"):
             P, q, A, b, G, h = given
             batch = read_batch(P, q, A, b, G, h, cones) if data is None else Batch.of(data)
-            check_finite(batch)
-            if self.check:
-                check_convex(batch)
+            failures = check_data(batch, convex=self.check)
         likes = [value if isinstance(value, Tensor) else None for value in given]
-        return SolverPass(batch, likes, settings, clock)
+        return SolverPass(batch, likes, failures, settings, clock)
 
 
 def _by_active_set(
     data: DenseData, settings: Settings, start: Tensor | None, clock: Phase
 ) -> Passes | None:
     """Solve by the kernels; None where one problem alone needs another solver."""
-    q, b, h = data.vectors()
-    mask = None if start is None else _mask(start, tuple(h.shape)).to(q.device)
-    if data.count == 1 and q.device.type == "cpu":
-        arrays: Any = [part.numpy() for part in data.instance(0)]
-        arrays += [None if mask is None else mask[0].numpy(), settings.active_tol]
+    h = data.parts[5]
+    mask = None if start is None else _mask(start, (data.count, h.shape[-1])).to(h.device)
+    if data.count == 1 and h.device.type == "cpu":
+        guess = None if mask is None else mask[0].numpy()
         with clock("solve"):
-            point = lapack.solve(*arrays)
+            point = _by_lapack(data, settings, guess)
+            if point is None and bool(h.isposinf().any()):
+                point = _by_lapack(data.without_infinite_rows(), settings, guess)
         return None if point is None else SinglePass(data, point)
-    P, A, G = data.parts[0], data.parts[2], data.parts[4]
     with clock("solve"):
-        found = batched.solve(P, q, A, b, G, h, mask, settings.active_tol)
+        found = _by_torch(data, settings, mask)
         left = (~found.verified).nonzero().squeeze(-1).tolist()
+        if left and bool(h.isposinf().any()):
+            found = _by_torch(data.without_infinite_rows(), settings, mask)
+            left = (~found.verified).nonzero().squeeze(-1).tolist()
     with clock("prepare"):
         batch = Batch.of(data) if left else None
-        if batch is not None:
-            check_finite(batch)
-            check_convex(batch, left)
-    others = Instances(batch, left, settings, clock)
-    return BatchPass(data, found, others)
+        failures = check_data(batch, left) if batch is not None else {}
+    return BatchPass(data, found, Instances(batch, left, failures, settings, clock))
+
+
+def _by_lapack(data: DenseData, settings: Settings, start: Any) -> lapack.Point | None:
+    arrays: Any = [part.numpy() for part in data.instance(0)]
+    arrays += [start, settings.active_tol]
+    return lapack.solve(*arrays)
+
+
+def _by_torch(data: DenseData, settings: Settings, start: Tensor | None) -> batched.BatchPoint:
+    (q, b, h), (P, _, A, _, G, _) = data.vectors(), data.parts
+    return batched.solve(P, q, A, b, G, h, start, settings.active_tol)
 
 
 def _mask(start: Tensor, shape: tuple[int, ...]) -> Tensor:

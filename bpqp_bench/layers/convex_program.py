@@ -20,14 +20,19 @@ import torch
 
 from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.layers.active_set import ActiveSet, decide_active
-from bpqp_bench.layers.bpqp_core import BACKWARD_SOLVERS, GRADIENTS, Settings, adjoint_qp
+from bpqp_bench.layers.autograd import first_only
+from bpqp_bench.layers.backward import adjoint_qp, adjoint_residual
 from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.kkt import factorize_kkt
-from bpqp_bench.layers.problem import ConvexQP, Tolerances
+from bpqp_bench.layers.primal_dual.rules import ACCURATE
+from bpqp_bench.layers.problem import ConvexQP, Tolerances, natural_scales
 from bpqp_bench.layers.qp_solvers import solve_qp
+from bpqp_bench.layers.settings import BACKWARD_SOLVERS, GRADIENTS, Settings
 from bpqp_bench.problem.instance import Array
 
 __all__ = ["ConvexProgram", "cvxpy_solver", "quadratic_solver"]
+
+_SOLVED = 1e-5  # relative residual of a point whose gradient may be called exact
 
 Function = Callable[..., torch.Tensor]
 # From the parameters (detached) to z*, ν* and λ*, arrays or tensors.
@@ -86,7 +91,8 @@ class ConvexProgram(torch.nn.Module):
     ----------
     last_info
         Residuals, number of binding and weakly active constraints; after the backward pass
-        ``gradient``: "exact", "one-sided", "least-squares" or "general", as in `BPQP`.
+        ``gradient``: "exact", "one-sided", "least-squares", "inaccurate" or "general", as in
+        `BPQP`, and ``adjoint_residual``.
 
     Raises
     ------
@@ -158,13 +164,15 @@ class ConvexProgram(torch.nn.Module):
 
     def adjoint(
         self, point: _Point, active: ActiveSet, v: Array
-    ) -> tuple[Array, Array, Array, str]:
-        """Solve the backward QP: z̃, ν̃, λ̃ (all constraints) and the kind of gradient."""
+    ) -> tuple[Array, Array, Array, str, float]:
+        """Solve the backward QP: z̃, ν̃, λ̃ (all constraints), kind of gradient, residual."""
         if self.gradient == "general":
             z, nu, lam, singular = general_adjoint(
                 point.H, point.A, point.G, point.lam, -point.inequalities, v
             )
-            return z, nu, lam, "least-squares" if singular else "general"
+            left = point.H @ z + point.A.T @ nu + point.G.T @ lam + v
+            residual = float(np.abs(left).max()) / (float(np.abs(v).max()) or 1.0)
+            return z, nu, lam, "least-squares" if singular else "general", residual
         p, C = len(point.nu), np.concatenate([point.A, point.G[active.rows]])
         if self.backward_solver in ("direct", "minres"):
             iterative = self.backward_solver == "minres"
@@ -176,8 +184,14 @@ class ConvexProgram(torch.nn.Module):
             z, multipliers = answer.z, answer.nu
         lam = np.zeros(len(point.lam))
         lam[active.rows] = multipliers[p:]
+        residual = adjoint_residual(point.H, C, v, z, multipliers)
+        primal, dual = self._relative(point)
         kind = "one-sided" if active.weak.any() else "exact"
-        return z, multipliers[:p], lam, "least-squares" if singular else kind
+        if singular:
+            kind = "least-squares"
+        elif not (residual <= ACCURATE and max(primal, dual) <= _SOLVED):
+            kind = "inaccurate"
+        return z, multipliers[:p], lam, kind, residual
 
     def lagrangian(
         self, z: torch.Tensor, nu: torch.Tensor, lam: torch.Tensor, *y: torch.Tensor
@@ -210,17 +224,21 @@ class ConvexProgram(torch.nn.Module):
         return _Point(z, nu, lam, 0.5 * (H + H.T), A, G, gradient, h, g)
 
     def _active(self, point: _Point, fixed: ActiveSet | None = None) -> ActiveSet:
-        primal, dual = point.residual
+        lengths, scales = _scales(point)
         found = decide_active(
-            -point.inequalities,
-            point.lam,
-            np.sqrt(np.einsum("ij,ij->i", point.G, point.G)),
-            (float(np.abs(point.z).max()), _push(point)),
-            (primal, dual),
-            self.active_tol,
+            -point.inequalities, point.lam, lengths, scales, point.residual, self.active_tol
         )
         # Newton's method has moved the point on these rows: they stay as they were.
         return found if fixed is None else ActiveSet(fixed.rows, found.weak, found.tolerance)
+
+    def _relative(self, point: _Point) -> tuple[float, float]:
+        """Primal and dual residual, each over its scale."""
+        lengths, (size, push) = _scales(point)
+        violation = np.maximum(point.inequalities, 0.0) / lengths
+        primal = max(
+            float(violation.max(initial=0.0)), float(np.abs(point.equalities).max(initial=0.0))
+        )
+        return primal / size, point.residual[1] / push
 
     def _newton(
         self, point: _Point, active: ActiveSet, y: tuple[torch.Tensor, ...]
@@ -258,14 +276,14 @@ class _Function(torch.autograd.Function):
         ctx.work = program, info, point, active
         ctx.save_for_backward(*y)
         like = y[0] if y else torch.zeros(0, dtype=torch.float64)
-        return torch.from_numpy(point.z).to(dtype=like.dtype, device=like.device)
+        return torch.tensor(point.z, dtype=like.dtype, device=like.device)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[Any, ...]:
         program: ConvexProgram
         program, info, point, active = ctx.work
-        z, nu, lam, info["gradient"] = program.adjoint(point, active, _array(upstream[0]))
+        v = _array(upstream[0])
+        z, nu, lam, info["gradient"], info["adjoint_residual"] = program.adjoint(point, active, v)
         given: tuple[torch.Tensor, ...] = ctx.saved_tensors
         at = [torch.from_numpy(part) for part in (point.z, point.nu, point.lam)]
         tilde = [torch.from_numpy(part) for part in (z, nu, lam)]
@@ -281,7 +299,7 @@ class _Function(torch.autograd.Function):
         gradients: list[torch.Tensor | None] = [None] * len(given)
         for i, part in zip(needed, found, strict=True):
             gradients[i] = part.to(dtype=given[i].dtype, device=given[i].device)
-        return None, None, *gradients
+        return None, None, *first_only(gradients, upstream[0], *given)
 
 
 def quadratic_solver(
@@ -348,9 +366,18 @@ def _nothing(z: torch.Tensor, *y: torch.Tensor) -> torch.Tensor:
     return z[:0]
 
 
-def _push(point: _Point) -> float:
+def _scales(point: _Point) -> tuple[Array, tuple[float, float]]:
+    """Length of every inequality's gradient; size of the solution and of the forces."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", point.G, point.G))
+    lengths = np.where(lengths > 0.0, lengths, 1.0)
     forces = point.gradient - point.A.T @ point.nu - point.G.T @ point.lam
-    return float(np.abs(forces).max(initial=0.0))
+    return lengths, natural_scales(
+        float(np.abs(point.z).max()),
+        float(np.abs(forces).max(initial=0.0)),
+        float(np.abs(point.H).max()),
+        np.abs(point.inequalities) / lengths,
+        point.residual,
+    )
 
 
 def _array(value: Any) -> Array:

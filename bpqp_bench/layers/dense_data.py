@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bpqp_bench.errors import InstanceError
 
-__all__ = ["DenseData", "read_dense"]
+__all__ = ["DenseData", "read_dense", "rows_of_bounds"]
 
 _NAMES = ("P", "q", "A", "b", "G", "h")
 _NDIM = (2, 1, 2, 1, 2, 1)
@@ -42,6 +42,63 @@ class DenseData:
             for k in (1, 3, 5)
         )
         return q, b, h
+
+    def without_infinite_rows(self) -> DenseData:
+        """Put 0ᵀz ≤ 1 in the place of rows whose bound is +∞, so that their gradients vanish."""
+        P, q, A, b, G, h = self.parts
+        free = h.isposinf()
+        G = torch.where(free.unsqueeze(-1), 0.0, G)
+        parts = (P, q, A, b, G, torch.where(free, 1.0, h))
+        own = (*self.own[:4], self.own[4] or self.own[5], self.own[5])
+        return replace(self, parts=parts, own=own)
+
+
+def rows_of_bounds(
+    q: Tensor,
+    G: Any,
+    h: Tensor | None,
+    l: Tensor | None,  # noqa: E741
+    lb: Tensor | None,
+    ub: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Write l ≤ Gz ≤ h, lb ≤ z ≤ ub as one Gz ≤ h, by operations that autograd knows.
+
+    Raises
+    ------
+    InstanceError
+        If G is sparse, l comes without G, or a bound has another length than it should.
+    """
+    n = q.shape[-1]
+    if G is not None and (not isinstance(G, Tensor) or G.layout is not torch.strided):
+        raise InstanceError("l, lb and ub take dense data; write sparse bounds as rows of G")
+    if l is not None and G is None:
+        raise InstanceError("l bounds Gz from below: give G and h, too (h may be infinite)")
+    eye = torch.eye(n, dtype=q.dtype, device=q.device)
+    blocks: list[tuple[Tensor, Tensor]] = []
+    if G is not None and h is not None:
+        blocks.append((G, h))
+        if l is not None:
+            blocks.append((-G, -l))
+    if ub is not None:
+        blocks.append((eye, ub))
+    if lb is not None:
+        blocks.append((-eye, -lb))
+    for rows, side in blocks:
+        if side.ndim == 0 or side.shape[-1] != rows.shape[-2]:
+            raise InstanceError(
+                f"a bound has shape {tuple(side.shape)}; expected {rows.shape[-2]} entries, with "
+                "or without a leading batch dimension"
+            )
+
+    def joined(parts: list[Tensor], ndim: int) -> Tensor:
+        counts = {part.shape[0] for part in parts if part.ndim > ndim}
+        if len(counts) > 1:
+            raise InstanceError(f"batch sizes differ ({sorted(counts)})")
+        shape = tuple(counts)
+        wide = [part.expand(*shape, *part.shape[-ndim:]) for part in parts]
+        return torch.cat(wide, dim=-ndim)
+
+    return joined([rows for rows, _ in blocks], 2), joined([side for _, side in blocks], 1)
 
 
 def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | None:

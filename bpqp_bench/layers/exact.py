@@ -33,9 +33,11 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from bpqp_bench.errors import MethodError
-from bpqp_bench.layers.bpqp_core import Settings, forward_pass
+from bpqp_bench.layers.backward import adjoint_residual
 from bpqp_bench.layers.cones import cone_terms
+from bpqp_bench.layers.forward import forward_pass
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock
+from bpqp_bench.layers.settings import Settings
 from bpqp_bench.problem.instance import Array, Instance, Matrix
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "full_kkt_matrix",
     "gradients",
     "kkt_adjoint_inverse",
+    "kkt_adjoint_residual",
     "kkt_adjoint_solve",
     "kkt_point",
     "solve_forward",
@@ -225,6 +228,14 @@ def kkt_adjoint_solve(point: KKTPoint, upstream: Array, phase: Phase) -> Adjoint
         adjoint[kept] = solution[n + neq :]
         adjoint[folded] = -(lam[folded] / g[folded]) * (D[folded] @ solution[:n])
         return Adjoint(solution[:n], solution[n : n + neq], adjoint)
+
+
+def kkt_adjoint_residual(point: KKTPoint, adjoint: Adjoint, upstream: Array) -> float:
+    """Residual of the adjoint equations on the binding constraints, relative."""
+    binding = point.lam > -point.g
+    C = np.concatenate([point.A, point.D[binding]])
+    y = np.concatenate([adjoint.nu, adjoint.lam[binding]])
+    return adjoint_residual(point.H, C, upstream, adjoint.z, y)
 
 
 def exact_adjoint(point: KKTPoint, upstream: Array, mode: Mode, phase: Phase = no_clock) -> Adjoint:

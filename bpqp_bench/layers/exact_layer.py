@@ -2,73 +2,64 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from bpqp_bench.errors import InstanceError
-from bpqp_bench.layers.bpqp import BPQPWarning
-from bpqp_bench.layers.bpqp_core import Settings
-from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_point, solve_forward
+from bpqp_bench.layers.autograd import Call, solve
+from bpqp_bench.layers.dense_data import read_dense
+from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_adjoint_residual, kkt_point
+from bpqp_bench.layers.primal_dual.rules import ACCURATE
 from bpqp_bench.layers.problem import Phase, no_clock
-from bpqp_bench.layers.torch_data import NAMES, Argument, Batch, read_batch
+from bpqp_bench.layers.settings import Settings
+from bpqp_bench.layers.solver_pass import Info, solve_instance
+from bpqp_bench.layers.torch_data import NAMES, Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone
 
 __all__ = ["ExactKKT"]
 
 
-class _Function(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, layer: ExactKKT, batch: Batch, clock: Phase, *tensors: torch.Tensor | None
-    ) -> torch.Tensor:
-        qp = batch.instance(0)
-        found = solve_forward(qp, layer.settings, clock)
-        if found.status != "solved":
-            warnings.warn(
-                f"{layer.settings.forward} ended with status {found.status!r}",
-                BPQPWarning,
-                stacklevel=2,
-            )
-        layer.multipliers = tuple(torch.from_numpy(y) for y in (found.nu, found.lam, found.mu))
-        layer.last_info = [
-            {
-                "status": found.status,
-                "iterations": found.iterations,
-                "primal_residual": found.primal,
-                "dual_residual": found.dual,
-            }
-        ]
-        ctx.work = qp, found, layer.backward_mode, clock
-        # Saved only so that autograd notices if a caller changes the data in between.
-        ctx.save_for_backward(*tensors)
-        q = tensors[1]
-        assert q is not None
-        return torch.tensor(found.z, dtype=q.dtype, device=q.device)
+class _ExactPass:
+    """One problem and its KKT system, see `bpqp_bench.layers.passes.Passes`."""
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        qp, at, mode, clock = ctx.work
-        tensors = dict(zip(NAMES, ctx.saved_tensors, strict=True))
-        v = upstream[0].detach().to(device="cpu", dtype=torch.float64).numpy()
+    def __init__(self, batch: Batch, settings: Settings, mode: Mode, clock: Phase) -> None:
+        for error in check_data(batch).values():
+            raise error
+        qp = batch.instance(0)
+        done = solve_instance(qp, 0, settings, clock)
+        found, self._facts = done.solution, done.facts()
+        self.facts = partial(_listed, self._facts)
+        self._qp, self._at, self._mode = qp, found, mode
+        self.z = torch.from_numpy(found.z)
+        self.state = torch.from_numpy(done.active.rows)
+        self.duals: tuple[Any, ...] = (found.nu, found.lam, found.mu)
+
+    def pullback(
+        self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
+    ) -> list[Tensor | None]:
+        """Gradients with respect to P, q, A, b, G, h."""
+        v = upstream.to(device="cpu", dtype=torch.float64).numpy()
+        at = self._at
         with clock("prepare"):
-            point = kkt_point(qp, at.z, at.nu, at.lam, at.mu)
-        adjoint = exact_adjoint(point, v, mode, clock)
-        with clock("extract"):
-            needed = zip(NAMES, ctx.needs_input_grad[3:], strict=True)
-            found = gradients(point, adjoint, [name for name, need in needed if need])
-            return (
-                None,
-                None,
-                None,
-                *(
-                    torch.from_numpy(found[name]).to(tensors[name]) if name in found else None
-                    for name in NAMES
-                ),
-            )
+            point = kkt_point(self._qp, at.z, at.nu, at.lam, at.mu)
+        adjoint = exact_adjoint(point, v, self._mode, clock)
+        residual = kkt_adjoint_residual(point, adjoint, v)
+        self._facts.update(
+            gradient="exact" if residual <= ACCURATE else "inaccurate", adjoint_residual=residual
+        )
+        wanted = [name for name, need in zip(NAMES, needed, strict=True) if need]
+        found = gradients(point, adjoint, wanted)
+        parts = [torch.from_numpy(np.asarray(found[n])) if n in found else None for n in NAMES]
+        return [part.unsqueeze(0) if apart and part is not None else part for part in parts]
+
+
+def _listed(facts: dict[str, object]) -> Info:
+    return [facts]
 
 
 class ExactKKT(torch.nn.Module):
@@ -81,13 +72,17 @@ class ExactKKT(torch.nn.Module):
         baseline, many times slower and no more exact.
     settings
         Forward solver, stopping rule and polishing; what they say of a backward pass is not used.
+    clock
+        As in `BPQP`.
 
     Attributes
     ----------
     last_info
-        Status, iterations and residuals of the last call, in a list of one as `BPQP` has it.
+        A list of one dictionary, as in `BPQP`.
     multipliers
         ν, λ and μ (of cones) of the last call.
+    clock
+        The clock in force; may be set before either pass.
 
     Raises
     ------
@@ -98,34 +93,37 @@ class ExactKKT(torch.nn.Module):
     -----
     Tensors of any float type and device are taken; the computation is in float64 on the CPU. A
     backward pass raises `MethodError` where the KKT matrix is singular; `BPQP` is the layer that
-    has an answer there.
+    has an answer there. Second derivatives raise a RuntimeError.
     """
 
     def __init__(
         self,
         backward: Mode = "solve",
         settings: Settings | None = None,
+        *,
+        clock: Phase = no_clock,
     ) -> None:
         super().__init__()
         if backward not in get_args(Mode):
             raise ValueError(f"backward {backward!r} is neither 'inverse' nor 'solve'")
         self.backward_mode: Mode = backward
         self.settings = settings or Settings()
-        self.last_info: list[dict[str, object]] = []
-        self.multipliers: tuple[torch.Tensor, ...] | None = None
+        self.clock = clock
+        self.last_info: Info = []
+        self.multipliers: tuple[Tensor, ...] = ()
 
     def forward(
         self,
         P: Argument,
-        q: torch.Tensor,
+        q: Tensor,
         A: Argument | None = None,
-        b: torch.Tensor | None = None,
+        b: Tensor | None = None,
         G: Argument | None = None,
-        h: torch.Tensor | None = None,
+        h: Tensor | None = None,
         *,
         cones: Sequence[SecondOrderCone] = (),
-        clock: Phase = no_clock,
-    ) -> torch.Tensor:
+        clock: Phase | None = None,
+    ) -> Tensor:
         """Return z* of shape (n,) of minimize ½zᵀPz + qᵀz subject to Az = b, Gz ≤ h.
 
         Parameters
@@ -136,25 +134,40 @@ class ExactKKT(torch.nn.Module):
         cones
             Further constraints ‖Fz + g‖ ≤ cᵀz + d; constants.
         clock
-            Called with the name of a phase; returns the context manager that it runs in.
+            Sets the attribute ``clock``.
 
         Raises
         ------
         InstanceError
-            If shapes don't fit, entries are not finite, there is a batch, or a sparse matrix
-            requires a gradient.
+            If shapes don't fit, entries are not finite, or the problem is proved to be infeasible
+            or unbounded.
         MethodError
-            If the problem is infeasible or unbounded.
+            If no solver finds a solution.
         """
+        if clock is not None:
+            self.clock = clock
         given = (P, q, A, b, G, h)
-        with clock("prepare"):
-            batch = read_batch(*given, cones)
-        if batch.batched:
-            raise InstanceError("ExactKKT takes one problem a call, without a batch dimension")
-        tensors = [value if isinstance(value, torch.Tensor) else None for value in given]
-        for name, tensor in zip(NAMES, tensors, strict=True):
-            if tensor is not None and tensor.requires_grad and tensor.layout != torch.strided:
+        for name, value in zip(NAMES, given, strict=True):
+            if isinstance(value, Tensor) and value.requires_grad and value.layout != torch.strided:
                 raise InstanceError(f"ExactKKT has no gradient of a sparse {name}; BPQP has")
-        apply: Any = _Function.apply  # autograd's own is untyped
-        z: torch.Tensor = apply(self, batch, clock, *tensors)
+
+        def solver(*arguments: Any) -> _ExactPass:
+            with self.clock("prepare"):
+                batch = _read(arguments, cones)
+            return _ExactPass(batch, self.settings, self.backward_mode, self.clock)
+
+        call = Call(solver, given, lambda: self.clock)
+        z = solve(call, given)
+        solved = call.solved
+        self.last_info = solved.facts()
+        self.multipliers = tuple(torch.tensor(dual) for dual in solved.duals)
         return z
+
+
+def _read(given: Sequence[Any], cones: Sequence[SecondOrderCone]) -> Batch:
+    data = None if cones else read_dense(*given)
+    P, q, A, b, G, h = given
+    batch = read_batch(P, q, A, b, G, h, cones) if data is None else Batch.of(data)
+    if batch.batched:
+        raise InstanceError("ExactKKT takes one problem a call, without a batch dimension")
+    return batch

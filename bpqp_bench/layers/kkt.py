@@ -102,7 +102,13 @@ class KKTFactor:
         s = np.zeros(self.C.shape[0]) if s is None else s
         with clock("solve"):
             found = self._refined(r, s)
-        if found.residual > _BACKWARD_STABLE and not self.singular and not sp.issparse(self.P):
+        # Negated, so that a residual that is not a number goes on, too; least squares is the last.
+        if (
+            not found.residual <= _BACKWARD_STABLE
+            and not self.singular
+            and self.how != "least squares"
+            and not sp.issparse(self.P)
+        ):
             with clock("setup"):
                 other = _next_dense(self)
             return other.solve(r, s, clock)
@@ -122,8 +128,11 @@ class KKTFactor:
             if not error < 0.9 * best:
                 break
             x, y, best, left = x + dx, y + dy, error, next_left
-        # Minres does not say whether a matrix is singular, but then it does not get there either.
-        stuck = self.how == "minres" and best > _MINRES_STUCK
+        # Minres does not say whether a matrix is singular, but then it does not get there either;
+        # least squares that do not solve the system have dropped rows that nearly repeat others.
+        stuck = (self.how == "minres" and best > _MINRES_STUCK) or (
+            self.how == "least squares" and best > _BACKWARD_STABLE
+        )
         return KKTSolution(x, y * self.scale * self.weights, best, self.singular or stuck)
 
     def _residual(

@@ -113,7 +113,8 @@ class BatchPass:
         for i in others.indices:
             for into, value in zip((z, nu, lam, active), others.solution(i), strict=True):
                 into[i] = torch.from_numpy(value).to(into)
-        self._at = z, nu, lam
+        # In sums over the batch, an instance without a solution counts for nothing.
+        self._at = (z.nan_to_num() if others.failed else z), nu, lam
         self.z, self.state = (z, active) if data.batched else (z[0], active[0])
         self.duals: tuple[Any, ...] = (nu, lam) if data.batched else (nu[0], lam[0])
         self.facts = _BatchFacts(point, others.info)

@@ -16,9 +16,14 @@ __all__ = [
     "Phase",
     "QPSolution",
     "Tolerances",
+    "natural_scales",
     "no_clock",
+    "no_solution",
+    "relative_residual",
     "residuals",
 ]
+
+_HUGE = 1e300
 
 Phase = Callable[[str], AbstractContextManager[None]]
 
@@ -39,11 +44,14 @@ class Tolerances:
         Absolute and relative tolerance on primal and dual residuals.
     max_iter
         Iteration limit.
+    time_limit
+        Seconds, for the solvers that know of such a limit.
     """
 
     eps_abs: float = 0.0
     eps_rel: float = 0.0
     max_iter: int = 0
+    time_limit: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,3 +142,72 @@ def residuals(qp: ConvexQP, z: Array, nu: Array, lam: Array, mu: Array) -> tuple
             if np.isfinite(slope).all():  # at the tip the multiplier is a vector, not a scalar
                 gradient = gradient + weight * slope
     return primal, float(np.abs(gradient).max(initial=0.0))
+
+
+def natural_scales(
+    reach: float,
+    force: float,
+    curvature: float,
+    distances: Array,
+    achieved: tuple[float, float] = (0.0, 0.0),
+) -> tuple[float, float]:
+    """Length and force by which slacks and multipliers are judged; neither ever vanishes.
+
+    The length is that of the solution, the force that of the objective. Where one of them is no
+    more than the solver's error (a solution at the origin, an optimum without forces) the other
+    gives its size, by the curvature, or else the distances of the constraints do.
+
+    Parameters
+    ----------
+    reach
+        |z|, largest entry.
+    force
+        Gradient of the objective: the larger of |q| and |Pz|.
+    curvature
+        |P|, largest entry.
+    distances
+        How far each constraint is from the origin, or from the solution.
+    achieved
+        Primal and dual residual.
+    """
+    near = distances[(distances > 0.0) & (distances < 1e15)]
+    apart = float(np.median(near)) if len(near) else 0.0
+    step = force / curvature if curvature > 0.0 else 0.0
+    noise = 10.0 * (achieved[0] + (achieved[1] / curvature if curvature > 0.0 else 0.0))
+    length = reach
+    if reach <= max(1e-6 * (step or apart), min(noise, step or apart)):
+        length = step or apart or 1.0
+    pull = force
+    if force <= max(1e-6 * curvature * length, 10.0 * achieved[1]):
+        pull = max(force, curvature * length) or 1.0
+    return length, pull
+
+
+def relative_residual(qp: ConvexQP, found: QPSolution) -> float:
+    """Largest of violation, gradient of the Lagrangian and complementarity, each over its scale."""
+    if not np.isfinite(found.z).all():
+        return float("inf")
+    z, lam = found.z, found.lam
+    Pz, forces = qp.P @ z, qp.A.T @ found.nu + qp.G.T @ lam
+    primal, dual = residuals(qp, z, found.nu, lam, found.mu)
+    force = max(float(np.abs(part).max(initial=0.0)) for part in (qp.q, Pz, forces))
+    size, push = natural_scales(
+        float(np.abs(z).max()), force, float(abs(qp.P).max()), np.abs(np.concatenate([qp.b, qp.h]))
+    )
+    slack = np.minimum(qp.h - qp.G @ z, _HUGE)
+    gap = float(np.abs(lam * slack).max(initial=0.0))
+    return max(primal / size, dual / push, gap / (push * size))
+
+
+def no_solution(qp: ConvexQP, status: str, iterations: int | None = None) -> QPSolution:
+    """Answer where there is no point."""
+    return QPSolution(
+        np.full(qp.n, np.nan),
+        np.full(qp.neq, np.nan),
+        np.full(qp.nineq, np.nan),
+        np.full(len(qp.cones), np.nan),
+        status,
+        iterations,
+        float("inf"),
+        float("inf"),
+    )

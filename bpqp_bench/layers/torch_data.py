@@ -21,8 +21,7 @@ __all__ = [
     "NAMES",
     "Argument",
     "Batch",
-    "check_convex",
-    "check_finite",
+    "check_data",
     "read_batch",
     "sparse_gradient",
 ]
@@ -65,10 +64,11 @@ class Batch:
 
     def instance(self, i: int) -> ConvexQP:
         """Return the data of instance i."""
-        P, q, A, b, G, h = (self._part(name, i) for name in NAMES)
+        P, q, A, b, G, h = (self.part(name, i) for name in NAMES)
         return ConvexQP(P, q, A, b, G, h, self.cones)
 
-    def _part(self, name: str, i: int) -> Matrix:
+    def part(self, name: str, i: int) -> Matrix:
+        """Return one argument of instance i."""
         value = self.values[name]
         return value[i] if name in self.own else value
 
@@ -206,47 +206,53 @@ def _check_shapes(values: dict[str, Matrix], n: int) -> None:
             )
 
 
-def check_finite(batch: Batch) -> None:
-    """Raise unless all data are finite.
+def check_data(
+    batch: Batch, indices: Sequence[int] | None = None, convex: bool = True
+) -> dict[int, InstanceError]:
+    """Look for instances whose data are not finite, or whose P is not positive semidefinite.
 
-    Raises
-    ------
-    InstanceError
-        Naming the first argument, and the first instance, with other entries.
+    h may be infinite. P counts as semidefinite to within the rounding of its type. Dense matrices
+    are tested by Cholesky; of sparse ones, the smallest eigenvalue is looked for by Lanczos, which
+    refuses what it finds negative but proves nothing.
+
+    Parameters
+    ----------
+    batch, indices
+        The data, and the instances to look at, all by default.
+    convex
+        Whether to test P.
     """
+    found: dict[int, InstanceError] = {}
+    which = list(range(batch.count) if indices is None else indices)
     for name, value in batch.values.items():
-        stored = value.data if sp.issparse(value) else value
-        if np.isfinite(stored).all():
+        bad = np.isnan if name == "h" else _not_finite
+        own = name in batch.own
+        if not bad(value.data if sp.issparse(value) else value).any():
             continue
-        if name in batch.own:
-            bad = [i for i in range(batch.count) if not np.isfinite(value[i]).all()]
-            raise InstanceError(f"{name} of instance {bad[0]} has entries that are not finite")
-        shared = "" if batch.batched else " of instance 0"
-        raise InstanceError(f"{name}{shared} has entries that are not finite")
+        shared = batch.batched and not own
+        for i in which:
+            if shared or bad(batch.part(name, i)).any():
+                where = "" if shared else f" of instance {i}"
+                message = f"{name}{where} has entries that are not finite"
+                found.setdefault(i, InstanceError(message))
+    if convex:
+        _check_convex(batch, [i for i in which if i not in found], found)
+    return found
 
 
-def check_convex(batch: Batch, indices: Sequence[int] | None = None) -> None:
-    """Raise unless every P is positive semidefinite, to within the rounding of its type.
+def _not_finite(value: Matrix) -> Any:
+    return ~np.isfinite(value.data if sp.issparse(value) else value)
 
-    Dense matrices are tested by Cholesky; of sparse ones, the smallest eigenvalue is looked for by
-    Lanczos, which refuses what it finds negative but proves nothing. ``indices`` are the instances
-    to look at, all by default.
 
-    Raises
-    ------
-    InstanceError
-        Naming the first instance whose P is not.
-    """
-    P = batch.values["P"]
-    which = range(batch.count) if indices is None else indices
-    for i in which if "P" in batch.own else which[:1]:
-        part = P[i] if "P" in batch.own else P
-        if not _is_semidefinite(part, batch.rounding):
-            shared = batch.batched and "P" not in batch.own
-            raise InstanceError(
-                f"P{'' if shared else f' of instance {i}'} is not positive semidefinite: the "
-                "problem is not convex"
+def _check_convex(batch: Batch, which: Sequence[int], found: dict[int, InstanceError]) -> None:
+    own = "P" in batch.own
+    for i in which if own else which[:1]:
+        if not _is_semidefinite(batch.part("P", i), batch.rounding):
+            where = "" if batch.batched and not own else f" of instance {i}"
+            error = InstanceError(
+                f"P{where} is not positive semidefinite: the problem is not convex"
             )
+            found.update(dict.fromkeys([i] if own else which, error))
 
 
 def _is_semidefinite(P: Matrix, rounding: float) -> bool:
@@ -278,6 +284,9 @@ def sparse_gradient(
     like: torch.Tensor, factors: Sequence[tuple[Array, Array, Array, Array]]
 ) -> torch.Tensor:
     """Σ abᵀ + cdᵀ at the stored entries of a sparse tensor, in its own layout and type."""
+    if like.layout == torch.sparse_coo:
+        # Each entry once: torch would add up the derivatives of entries that repeat.
+        like = like.detach().coalesce()
     rows, columns, _ = _triplets(like)
     total = np.zeros(len(rows))
     for a, b, c, d in factors:
@@ -291,7 +300,7 @@ def sparse_gradient(
             values,
             like.shape,
             check_invariants=False,
-            is_coalesced=like.is_coalesced(),
+            is_coalesced=True,
         )
     return torch.sparse_csr_tensor(
         like.crow_indices(), like.col_indices(), values, like.shape, check_invariants=False

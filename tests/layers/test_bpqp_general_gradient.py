@@ -8,6 +8,7 @@ import torch
 
 from bpqp_bench.layers import BPQP
 from bpqp_bench.layers.bpqp_core import Adjoint, ForwardPass, gradients
+from bpqp_bench.layers.equilibrate import Scaling
 from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.problem import ConvexQP
 
@@ -52,8 +53,11 @@ def test_keeps_the_residual_in_every_parameter(kind, sparse):
         convert(P), convert(A), convert(G), lam, h - G @ z, v
     )
     assert not singular
-    done = ForwardPass(ConvexQP(P, q, A, b, G, h), Point(z, nu, lam), None, np.zeros(0, dtype=bool))
-    adjoint = Adjoint(z_t, nu_t, lam_t, np.zeros(0), "general", "solved", None, all_rows=True)
+    qp, none = ConvexQP(P, q, A, b, G, h), np.zeros(0)
+    done = ForwardPass(qp, Point(z, nu, lam), None, none, qp, Scaling.identity(qp))
+    adjoint = Adjoint(
+        z_t, nu_t, lam_t, none, "general", "solved", None, "direct", 0.0, all_rows=True
+    )
     found = gradients(done, adjoint, NAMES)
 
     def moved(changed):

@@ -30,4 +30,4 @@ RESIDUAL = 1e-11
 #: Slack and multiplier that both count as zero, relative.
 WEAK = 1e-12
 #: Residual of the adjoint equations, relative, at which a gradient counts as exact.
-ACCURATE = 1e-9
+ACCURATE = 1e-8

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.layers.problem import ConvexQP, QPSolution, residuals
+from bpqp_bench.layers.problem import ConvexQP, QPSolution, no_solution, residuals
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["answer", "csc", "csc_upper", "dense", "failed", "stack_dense", "stack_sparse"]
+__all__ = [
+    "answer",
+    "csc",
+    "csc_upper",
+    "dense",
+    "failed",
+    "quietly",
+    "stack_dense",
+    "stack_sparse",
+]
 
 _NEARLY_FULL = 0.9
 
@@ -82,14 +96,17 @@ def answer(
 
 def failed(qp: ConvexQP, status: str, iterations: int | None = None) -> QPSolution:
     """Answer of a solver that has no point to give."""
-    nan = np.full(qp.n, np.nan)
-    return QPSolution(
-        nan,
-        np.full(qp.neq, np.nan),
-        np.full(qp.nineq, np.nan),
-        np.full(len(qp.cones), np.nan),
-        status,
-        iterations,
-        float("inf"),
-        float("inf"),
-    )
+    return no_solution(qp, status, iterations)
+
+
+def quietly(act: Callable[[], Any]) -> Any:
+    """Run something that prints from C, where Python cannot replace stdout, with no output."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        return act()
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

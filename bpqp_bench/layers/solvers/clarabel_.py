@@ -14,11 +14,13 @@ _STATUS = {
     "Solved": "solved",
     "AlmostSolved": "inaccurate",
     "MaxIterations": "iteration limit",
+    "MaxTime": "time limit",
     "PrimalInfeasible": "infeasible",
     "AlmostPrimalInfeasible": "infeasible",
     "DualInfeasible": "unbounded",
     "AlmostDualInfeasible": "unbounded",
 }
+_MOST_ITERATIONS = 1000  # an interior-point method that needs more will not end
 _WITH_POINT = {"solved", "inaccurate", "iteration limit", "failed (Clarabel: InsufficientProgress)"}
 
 
@@ -34,7 +36,9 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
     if tolerances.eps_rel:
         settings.tol_gap_rel = tolerances.eps_rel
     if tolerances.max_iter:
-        settings.max_iter = tolerances.max_iter
+        settings.max_iter = min(tolerances.max_iter, _MOST_ITERATIONS)
+    if tolerances.time_limit:
+        settings.time_limit = tolerances.time_limit
     with clock("prepare"):
         P = csc_upper(qp.P)
         rows, right, sizes = conic_rows(qp)

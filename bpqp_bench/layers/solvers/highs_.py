@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
-from bpqp_bench.layers.solvers._common import answer, csc, failed, stack_sparse
+from bpqp_bench.layers.solvers._common import answer, csc, failed, quietly, stack_sparse
 
 __all__ = ["solve"]
 
@@ -35,8 +35,8 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
             hessian.start_, hessian.index_ = lower_triangle.indptr, lower_triangle.indices
             hessian.value_ = lower_triangle.data
     with clock("setup"):
-        solver = highspy.Highs()
-        solver.setOptionValue("output_flag", False)
+        solver = quietly(highspy.Highs)  # its banner comes before it can be told to be silent
+        solver.silent()
         solver.setOptionValue("threads", 1)
         if tolerances.eps_abs:
             # Tighter than 1e-10 it does not take.
@@ -45,6 +45,8 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
             solver.setOptionValue("dual_feasibility_tolerance", eps)
         if tolerances.max_iter:
             solver.setOptionValue("qp_iteration_limit", tolerances.max_iter)
+        if tolerances.time_limit:
+            solver.setOptionValue("time_limit", tolerances.time_limit)
         solver.passModel(model)
     with clock("solve"):
         solver.run()
@@ -56,6 +58,7 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
             kind.kUnbounded: "unbounded",
             kind.kUnboundedOrInfeasible: "infeasible",
             kind.kIterationLimit: "iteration limit",
+            kind.kTimeLimit: "time limit",
         }.get(code, f"failed (HiGHS: {solver.modelStatusToString(code)})")
         iterations = int(solver.getInfo().qp_iteration_count)
         if status != "solved":

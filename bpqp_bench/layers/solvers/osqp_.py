@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
-from bpqp_bench.layers.solvers._common import answer, csc_upper, failed, stack_sparse
+from bpqp_bench.layers.solvers._common import answer, csc_upper, failed, quietly, stack_sparse
 
 __all__ = ["solve"]
 
@@ -13,6 +15,7 @@ _STATUS = {
     "solved": "solved",
     "solved inaccurate": "inaccurate",
     "maximum iterations reached": "iteration limit",
+    "run time limit reached": "time limit",
     "primal infeasible": "infeasible",
     "primal infeasible inaccurate": "infeasible",
     "dual infeasible": "unbounded",
@@ -36,6 +39,8 @@ def solve(
         settings["eps_rel"] = tolerances.eps_rel
     if tolerances.max_iter:
         settings["max_iter"] = tolerances.max_iter
+    if tolerances.time_limit:
+        settings["time_limit"] = tolerances.time_limit
     with clock("prepare"):
         P, C = csc_upper(qp.P), stack_sparse(qp.A, qp.G)
         upper = np.concatenate([qp.b, qp.h])
@@ -49,9 +54,13 @@ def solve(
             nonconvex = error.args == (osqp.SolverError.OSQP_NONCVX_ERROR,)
             return failed(qp, "not convex" if nonconvex else f"failed (OSQP set-up: {error})")
     with clock("solve"):
-        found = solver.solve(raise_error=False)
+        run = partial(solver.solve, raise_error=False)
+        # Its polishing prints where no row binds.
+        found = quietly(run) if polish else run()
     with clock("extract"):
         status = _STATUS.get(found.info.status, f"failed (OSQP: {found.info.status})")
         if status in {"infeasible", "unbounded", "not convex"}:
             return failed(qp, status, found.info.iter)
-        return answer(qp, status, found.info.iter, found.x, found.y[:neq], found.y[neq:])
+        return answer(
+            qp, status, found.info.iter, found.x, found.y[:neq], found.y[neq : neq + qp.nineq]
+        )

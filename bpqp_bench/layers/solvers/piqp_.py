@@ -9,6 +9,8 @@ from bpqp_bench.layers.solvers._common import answer, csc, failed
 
 __all__ = ["solve"]
 
+_MOST_ITERATIONS = 1000  # an interior-point method that needs more will not end
+
 
 def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSolution:
     """Solve a QP by PIQP, its sparse solver for sparse data and its dense one otherwise."""
@@ -31,7 +33,7 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
             solver.settings.eps_rel = tolerances.eps_rel
             solver.settings.eps_duality_gap_rel = tolerances.eps_rel
         if tolerances.max_iter:
-            solver.settings.max_iter = tolerances.max_iter
+            solver.settings.max_iter = min(tolerances.max_iter, _MOST_ITERATIONS)
         solver.setup(P, qp.q, A, b, G, None, h)
     with clock("solve"):
         code = solver.solve()

@@ -12,6 +12,8 @@ __all__ = ["solve"]
 _INFINITY = 1e20  # ProxQP's own
 # Its default of 1e-4 takes the smoothed LP of the paper (P = 2e-6 I) for unbounded.
 _CERTIFICATE = 1e-10
+# Its time grows with their square; what it solves at all, it solves in some tens.
+_MOST_ITERATIONS = 1000
 
 
 def solve(
@@ -38,7 +40,7 @@ def solve(
         if tolerances.eps_rel:
             solver.settings.eps_rel = solver.settings.eps_duality_gap_rel = tolerances.eps_rel
         if tolerances.max_iter:
-            solver.settings.max_iter = tolerances.max_iter
+            solver.settings.max_iter = min(tolerances.max_iter, _MOST_ITERATIONS)
         solver.settings.eps_primal_inf = solver.settings.eps_dual_inf = _CERTIFICATE
         solver.init(P, qp.q, A, b, G, lower, h)
     with clock("solve"):

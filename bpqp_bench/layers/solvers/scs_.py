@@ -35,6 +35,8 @@ def solve(
         settings["eps_rel"] = tolerances.eps_rel
     if tolerances.max_iter:
         settings["max_iters"] = tolerances.max_iter
+    if tolerances.time_limit:
+        settings["time_limit_secs"] = tolerances.time_limit
     with clock("prepare"):
         rows, right, sizes = conic_rows(qp)
         data = {"P": csc_upper(qp.P), "c": qp.q, "A": rows, "b": right}

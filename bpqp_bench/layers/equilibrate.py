@@ -1,0 +1,118 @@
+"""One change of units before every solver, so that an answer does not depend on the caller's.
+
+Rows and variables are brought to unit size by Ruiz's iteration on the KKT matrix (Ruiz, RAL report
+2001-034), then lengths by the size of the right-hand sides and the objective by that of its data.
+All factors are powers of two: nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from bpqp_bench.layers.problem import ConvexQP, QPSolution, residuals
+from bpqp_bench.problem.instance import Array, Matrix
+
+__all__ = ["Scaling", "equilibrate"]
+
+_ROUNDS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Units of the scaled problem: z = columns ∘ ẑ, ν = rows_a ∘ ν̂ / objective, λ alike.
+
+    P̂ = objective · columns ∘ P ∘ columns, q̂ = objective · columns ∘ q, Ĝ = rows ∘ G ∘ columns,
+    ĥ = rows ∘ h.
+    """
+
+    columns: Array
+    rows_a: Array
+    rows_g: Array
+    objective: float
+
+    @classmethod
+    def identity(cls, qp: ConvexQP) -> Scaling:
+        """Leave all units as they are."""
+        return cls(np.ones(qp.n), np.ones(qp.neq), np.ones(qp.nineq), 1.0)
+
+    def apply(self, qp: ConvexQP) -> ConvexQP:
+        """Return the problem in these units."""
+        return ConvexQP(
+            _scaled(qp.P, self.objective * self.columns, self.columns),
+            self.objective * self.columns * qp.q,
+            _scaled(qp.A, self.rows_a, self.columns),
+            self.rows_a * qp.b,
+            _scaled(qp.G, self.rows_g, self.columns),
+            self.rows_g * qp.h,
+        )
+
+    def back(self, qp: ConvexQP, found: QPSolution) -> QPSolution:
+        """Take a solution of the scaled problem to the caller's units; residuals are measured."""
+        z = self.columns * found.z
+        nu, lam = self.rows_a * found.nu / self.objective, self.rows_g * found.lam / self.objective
+        if not np.isfinite(z).all():
+            return replace(found, z=z, nu=nu, lam=lam)
+        primal, dual = residuals(qp, z, nu, lam, found.mu)
+        return replace(found, z=z, nu=nu, lam=lam, primal=primal, dual=dual)
+
+
+def equilibrate(qp: ConvexQP) -> tuple[ConvexQP, Scaling]:
+    """Return the problem in units of its own, and the way back. No cones."""
+    columns, a, g = np.ones(qp.n), np.ones(qp.neq), np.ones(qp.nineq)
+    sizes = [abs(M) for M in (qp.P, qp.A, qp.G)]
+    for _ in range(_ROUNDS):
+        P, A, G = (_scaled(M, r, columns) for M, r in zip(sizes, (columns, a, g), strict=True))
+        widest = np.maximum(_largest(P, 0), np.maximum(_largest(A, 0), _largest(G, 0)))
+        columns = columns * _root(widest)
+        a, g = a * _root(_largest(A, 1)), g * _root(_largest(G, 1))
+        if max(_uneven(widest), _uneven(_largest(A, 1)), _uneven(_largest(G, 1))) <= 2.0:
+            break
+    sides = np.abs(np.concatenate([a * qp.b, g * qp.h]))
+    sides = sides[(sides > 0.0) & (sides < np.inf)]
+    size_p = float(abs(_scaled(qp.P, columns, columns)).max())
+    size_q = float(np.abs(columns * qp.q).max())
+    length = 1.0
+    if len(sides):
+        length = _power_of_two(float(np.median(sides)))
+    elif size_p > 0.0 and size_q > 0.0:
+        length = _power_of_two(size_q / size_p)
+    objective = 1.0 / _power_of_two(max(size_p * length * length, size_q * length) or 1.0)
+    scaling = Scaling(columns * length, a / length, g / length, objective)
+    return scaling.apply(qp), scaling
+
+
+def _scaled(M: Matrix, rows: Array, columns: Array) -> Matrix:
+    if sp.issparse(M):
+        return sp.csc_matrix(sp.diags(rows) @ M @ sp.diags(columns))
+    return rows[:, None] * M * columns
+
+
+def _largest(M: Matrix, axis: int) -> Array:
+    """Largest entry of each column (axis 0) or row (axis 1) of a matrix of sizes."""
+    if min(M.shape) == 0:
+        return np.zeros(M.shape[1 - axis])
+    if sp.issparse(M):
+        M = sp.csc_matrix(M)
+        columns = np.repeat(np.arange(M.shape[1]), np.diff(M.indptr))
+        found = np.zeros(M.shape[1 - axis])
+        np.maximum.at(found, columns if axis == 0 else M.indices, M.data)
+        return found
+    return np.asarray(M.max(axis=axis))
+
+
+def _root(sizes: Array) -> Array:
+    """1/√size as a power of two, 1 for nothing."""
+    safe = np.where((sizes > 0.0) & np.isfinite(sizes), sizes, 1.0)
+    return np.asarray(np.exp2(np.rint(-0.5 * np.log2(safe))))
+
+
+def _uneven(sizes: Array) -> float:
+    there = sizes[sizes > 0.0]
+    return float(np.maximum(there, 1.0 / there).max(initial=1.0))
+
+
+def _power_of_two(size: float) -> float:
+    return float(2.0 ** np.clip(np.rint(np.log2(size)), -900, 900))

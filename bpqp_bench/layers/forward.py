@@ -1,0 +1,319 @@
+"""The forward pass of one problem: a solver, its polishing, and what is done where it fails.
+
+The solver gets the problem in units of its own. Its word is taken for nothing: a point counts by
+its measured residuals, "infeasible" and "unbounded" by a certificate that is checked in the
+caller's units (`bpqp_bench.layers.certificates`). Otherwise other solvers follow, and the
+information names them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from bpqp_bench.layers.active_set import (
+    ActiveSet,
+    Mask,
+    active_cones,
+    active_rows,
+    polish_qp,
+)
+from bpqp_bench.layers.certificates import farkas_vector, recession_direction
+from bpqp_bench.layers.cones import polish_cones
+from bpqp_bench.layers.equilibrate import Scaling, equilibrate
+from bpqp_bench.layers.kkt import KKTFactor
+from bpqp_bench.layers.primal_dual import lapack
+from bpqp_bench.layers.problem import (
+    ConvexQP,
+    Phase,
+    QPSolution,
+    Tolerances,
+    no_clock,
+    no_solution,
+    relative_residual,
+)
+from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, solve_qp
+from bpqp_bench.layers.settings import Settings
+from bpqp_bench.problem.instance import Matrix
+
+__all__ = ["FALLBACK", "ForwardPass", "forward_pass"]
+
+Indices = NDArray[np.intp]
+
+FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
+_RETRY = 1e-9  # tolerance of the second attempt where polishing failed
+_RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
+_CLOSE = 1e-5  # and of one that comes with a warning
+_FAR = 1e7  # a right-hand side that a row is tried without, in the problem's own units
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """Solution of the forward problem and what the backward pass needs.
+
+    Attributes
+    ----------
+    qp, solution
+        Problem and solution, in the caller's units.
+    active, cones
+        What binds.
+    scaled, scaling
+        The problem in units of its own, and the way back.
+    factor
+        The factorized KKT matrix of the scaled problem on its binding rows, where polishing left
+        one.
+    info
+        For `BPQP.last_info`.
+    """
+
+    qp: ConvexQP
+    solution: QPSolution
+    active: ActiveSet
+    cones: Mask
+    scaled: ConvexQP
+    scaling: Scaling
+    factor: KKTFactor | None = None
+    info: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def n_active(self) -> int:
+        """Binding inequalities and cones."""
+        return int(self.active.rows.sum() + self.cones.sum())
+
+    def facts(self) -> dict[str, object]:
+        """Return what `BPQP.last_info` says of the instance."""
+        return dict(self.info) | {
+            "status": self.solution.status,
+            "iterations": self.solution.iterations,
+            "primal_residual": self.solution.primal,
+            "dual_residual": self.solution.dual,
+            "active_rows": self.n_active,
+            "weakly_active_rows": int(self.active.weak.sum()),
+        }
+
+
+def forward_pass(qp: ConvexQP, settings: Settings, clock: Phase = no_clock) -> ForwardPass:
+    """Solve the forward problem and find its binding rows.
+
+    Check ``solution.status``: "solved"; "infeasible" or "unbounded", which is proved; with a point
+    also "inaccurate" or "iteration limit"; "failed (…)" without one.
+    """
+    if qp.cones:
+        return _with_cones(qp, settings, clock)
+    finite = qp.h < np.inf
+    if finite.all() and (qp.h > -np.inf).all():
+        return _Search(qp, settings, clock).run()
+    if (qp.h == -np.inf).any():
+        return _nothing(qp, "infeasible", {"forward": "bounds"})
+    # A bound at infinity is no row.
+    keep = np.flatnonzero(finite)
+    less = replace(qp, G=_rows(qp.G, keep), h=qp.h[keep])
+    return _widened(_Search(less, settings, clock).run(), qp, keep)
+
+
+class _Search:
+    """The attempts on one problem, each with another solver."""
+
+    def __init__(self, qp: ConvexQP, settings: Settings, clock: Phase) -> None:
+        self.qp, self.settings, self.clock = qp, settings, clock
+        self.tried: list[str] = []
+        self.begun, self.worth = time.monotonic(), np.inf
+        self.scaled, self.scaling = qp, Scaling.identity(qp)
+
+    def run(self) -> ForwardPass:
+        settings = self.settings
+        if settings.forward == "active-set" and not self.qp.is_sparse:
+            self.tried.append("active-set")
+            found = self._by_active_set()
+            if found is not None:
+                return found
+        if settings.equilibrate:
+            with self.clock("prepare"):
+                self.scaled, self.scaling = equilibrate(self.qp)
+        first = settings.forward
+        best: ForwardPass | None = None
+        worth, proof_sought = np.inf, False
+        for name in (first, *(name for name in FALLBACK if name != first)):
+            if name == "active-set" or (name in DENSE_ONLY and self.qp.is_sparse and name != first):
+                continue
+            if self.tried and self._out_of_time():
+                break
+            self.tried.append(name)
+            done = self._attempt(name)
+            if done.solution.status == "solved":
+                return done
+            has_point = bool(np.isfinite(done.solution.z).all())
+            if has_point and settings.polish != "active-set":
+                return done  # as asked for: the solver's own point, and what it is worth
+            if has_point and (best is None or self.worth < worth):
+                best, worth = done, self.worth
+            if not proof_sought:
+                # Whatever was said, or not said: is there a proof?
+                verdict, proof_sought = self._proved(), True
+                if verdict:
+                    return self._finish(_nothing(self.qp, verdict, {"forward": name}))
+        if best is not None and worth <= _CLOSE:
+            return best
+        status = f"failed (tried {', '.join(self.tried)})"
+        return self._finish(_nothing(self.qp, status, {"forward": self.tried[-1]}))
+
+    def _out_of_time(self) -> bool:
+        limit = self.settings.time_limit
+        return limit > 0.0 and time.monotonic() - self.begun > limit
+
+    def _by_active_set(self) -> ForwardPass | None:
+        qp = self.qp
+        with self.clock("solve"):
+            point = lapack.solve(
+                qp.P, qp.q, qp.A, qp.b, qp.G, qp.h, active_tol=self.settings.active_tol
+            )
+        if point is None:
+            return None
+        solution = QPSolution(
+            point.z,
+            point.nu,
+            point.lam,
+            np.zeros(0),
+            "solved",
+            point.steps,
+            point.primal,
+            point.dual,
+        )
+        active = ActiveSet(point.active, point.weak, (0.0, 0.0))
+        info: dict[str, object] = {"forward": "active-set", "polished": True}
+        return ForwardPass(
+            qp, solution, active, np.zeros(0, dtype=bool), qp, self.scaling, None, info
+        )
+
+    def _attempt(self, name: str) -> ForwardPass:
+        """Solve without rows that are far away, and with them if the solution violates one."""
+        qp = self.scaled
+        keep = np.flatnonzero(np.abs(qp.h) < _FAR)
+        if len(keep) < qp.nineq and self.settings.equilibrate:
+            done = self._polished(name, replace(qp, G=_rows(qp.G, keep), h=qp.h[keep]))
+            z = done.solution.z
+            if done.solution.status == "solved" and (qp.G @ z <= qp.h).all():
+                return self._finish(_widened(done, qp, keep))
+        return self._finish(self._polished(name, qp))
+
+    def _polished(self, name: str, qp: ConvexQP) -> ForwardPass:
+        """One solver and its polishing, in the problem's own units."""
+        settings, clock = self.settings, self.clock
+        own_polish = settings.polish == "solver" and name == "osqp"
+        solution = solve_qp(qp, name, settings.tolerances, clock, own_polish)
+        info: dict[str, object] = {"forward": name}
+        if not np.isfinite(solution.z).all():
+            return _nothing(qp, solution.status, info)
+        if settings.polish != "active-set":
+            with clock("extract"):
+                active = active_rows(qp, solution, settings.active_tol)
+                if solution.status == "solved":
+                    solution = _measured(qp, solution, settings.tolerances)
+            return _pass(qp, solution, active, None, info)
+        iterative = settings.backward == "minres"
+        polished = polish_qp(qp, solution, settings.active_tol, clock, iterative=iterative)
+        if not polished.converged and not 0.0 < settings.eps_abs <= _RETRY:
+            # Too rough a start: the solver goes on to a tolerance at which few rows are in doubt.
+            tight = Tolerances(_RETRY, _RETRY, settings.max_iter, settings.time_limit)
+            again = solve_qp(qp, name, tight, clock)
+            info["polish_retry"] = True
+            if np.isfinite(again.z).all():
+                polished = polish_qp(qp, again, settings.active_tol, clock, iterative=iterative)
+        info["polish_steps"], info["polished"] = polished.steps, polished.converged
+        solution = polished.solution
+        if not polished.converged:
+            right = relative_residual(qp, solution) <= _RIGHT
+            solution = replace(solution, status="solved" if right else "inaccurate")
+        return _pass(qp, solution, polished.active, polished.factor, info)
+
+    def _proved(self) -> str:
+        """Return "infeasible" or "unbounded" if there is a proof of it, "" otherwise."""
+        with self.clock("extract"):
+            limit = self.settings.time_limit
+            if farkas_vector(self.qp, limit) is not None:
+                return "infeasible"
+            return "unbounded" if recession_direction(self.qp, limit) is not None else ""
+
+    def _finish(self, done: ForwardPass) -> ForwardPass:
+        """Take what was found in the problem's own units to the caller's."""
+        info = dict(done.info)
+        if len(self.tried) > 1:
+            info["tried"] = tuple(self.tried)
+        self.worth = relative_residual(self.scaled, done.solution)
+        solution = self.scaling.back(self.qp, done.solution)
+        return replace(
+            done,
+            qp=self.qp,
+            solution=solution,
+            scaled=self.scaled,
+            scaling=self.scaling,
+            info=info,
+        )
+
+
+def _measured(qp: ConvexQP, solution: QPSolution, tolerances: Tolerances) -> QPSolution:
+    """Call a solver's point solved only where its residuals are."""
+    allowed = 10.0 * (tolerances.eps_abs + tolerances.eps_rel) or 1e-2
+    if relative_residual(qp, solution) <= allowed:
+        return solution
+    return replace(solution, status="inaccurate")
+
+
+def _pass(
+    qp: ConvexQP,
+    solution: QPSolution,
+    active: ActiveSet,
+    factor: KKTFactor | None,
+    info: dict[str, object],
+) -> ForwardPass:
+    none = np.zeros(0, dtype=bool)
+    return ForwardPass(qp, solution, active, none, qp, Scaling.identity(qp), factor, info)
+
+
+def _nothing(qp: ConvexQP, status: str, info: dict[str, object]) -> ForwardPass:
+    nothing = np.zeros(qp.nineq, dtype=bool)
+    active = ActiveSet(nothing, nothing, (0.0, 0.0))
+    return _pass(qp, no_solution(qp, status), active, None, info)
+
+
+def _rows(M: Matrix, which: Indices) -> Matrix:
+    return sp.csc_matrix(sp.csr_matrix(M)[which]) if sp.issparse(M) else M[which]
+
+
+def _widened(done: ForwardPass, qp: ConvexQP, keep: Indices) -> ForwardPass:
+    """Give a solution on some rows of G the rows that it was found without."""
+    active, lam = done.active, np.zeros(qp.nineq)
+    lam[keep] = done.solution.lam
+    masks = np.zeros((2, qp.nineq), dtype=bool)
+    masks[:, keep] = active.rows, active.weak
+    scaling = done.scaling
+    rows_g = np.ones(qp.nineq)
+    rows_g[keep] = scaling.rows_g
+    scaling = replace(scaling, rows_g=rows_g)
+    return replace(
+        done,
+        qp=qp,
+        solution=replace(done.solution, lam=lam),
+        active=ActiveSet(masks[0], masks[1], active.tolerance),
+        scaled=scaling.apply(qp),
+        scaling=scaling,
+    )
+
+
+def _with_cones(qp: ConvexQP, settings: Settings, clock: Phase) -> ForwardPass:
+    name = settings.forward if settings.forward in CONE_SOLVERS else settings.cone_forward
+    solution = solve_qp(qp, name, settings.tolerances, clock)
+    info: dict[str, object] = {"forward": name}
+    if not np.isfinite(solution.z).all():
+        done = _nothing(qp, solution.status, info)
+        return replace(done, cones=np.zeros(len(qp.cones), dtype=bool))
+    with clock("extract"):
+        active = active_rows(qp, solution, settings.active_tol)
+        cones = active_cones(qp, solution)
+    if settings.polish == "active-set":
+        solution = polish_cones(qp, solution, active.rows, cones, clock)
+    return replace(_pass(qp, solution, active, None, info), cones=cones)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bpqp_bench.problem.instance import Instance, Planted, SecondOrderCone, Size
     from bpqp_bench.problem.solution import Solution
     from bpqp_bench.problem.two_sided import DENSE_UP_TO, nearby_q, one_sided
+    from bpqp_bench.runner.own_data import compare_layers
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "Size",
     "Solution",
     "Variant",
+    "compare_layers",
     "draw",
     "nearby_q",
     "one_sided",
@@ -53,6 +55,7 @@ _HOME = {
     **dict.fromkeys(("Family", "draw"), "problem.family"),
     **dict.fromkeys(("Instance", "Planted", "SecondOrderCone", "Size"), "problem.instance"),
     "Solution": "problem.solution",
+    "compare_layers": "runner.own_data",
     **dict.fromkeys(("DENSE_UP_TO", "nearby_q", "one_sided"), "problem.two_sided"),
 }
 

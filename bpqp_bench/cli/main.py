@@ -23,8 +23,10 @@ _COMMANDS = {
     "check": ("check", "check"),
     "run": ("run", "run"),
     "replay": ("run", "replay"),
+    "recommend": ("recommend", "recommend"),
     "report": ("report", "report"),
     "compare": ("report", "compare"),
+    "merge": ("merge", "merge"),
     "export": ("report", "export"),
     "regress": ("regress", "regress"),
     "publish": ("publish", "publish"),
@@ -60,12 +62,13 @@ def main() -> None:
     """Run the command line; an error that the user can act on is one line and exit status 2."""
     for name in _SLOW:
         sys.modules.setdefault(name, _WhenUsed(name))
+    from bpqp_bench.cli.output import say
     from bpqp_bench.errors import BenchError
 
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except BenchError as error:
-        click.echo(f"bpqp-bench: {error}", err=True)
+        say(f"bpqp-bench: {error}", err=True)
         sys.exit(2)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)

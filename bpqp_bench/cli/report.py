@@ -44,6 +44,7 @@ def report(
     help="Least relative change that counts, besides an interval without 1.",
 )
 @click.option("--csv", "csv", type=_RUN, help="Write every cell to this CSV file.")
+@click.option("--fail-on-slower", is_flag=True, help="Exit status 1 if any cell is slower in B.")
 def compare(
     run_a: Path,
     run_b: Path,
@@ -52,20 +53,25 @@ def compare(
     everything: bool,
     noise: float,
     csv: Path | None,
+    fail_on_slower: bool,
 ) -> None:
     """Compare run RUN_B with RUN_A: per cell the paired ratio B/A and its 95 % interval.
 
     Cells are matched by method and instance; listed are those that changed by more than noise.
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from bpqp_bench.cli.output import say, table
     from bpqp_bench.errors import ResultsError
     from bpqp_bench.report.inputs import load_inputs
     from bpqp_bench.report.tables._times import BASE
     from bpqp_bench.report.tables.efficiency import FAMILIES
     from bpqp_bench.report.text import interval, significant
-    from bpqp_bench.results.compare import agreement, compare_runs, different_machines, to_frame
+    from bpqp_bench.results.compare import (
+        agreement,
+        compare_runs,
+        different_loads,
+        different_machines,
+        to_frame,
+    )
 
     a, b = load_inputs(run_a), load_inputs(run_b)
     differences = different_machines(a.environment, b.environment)
@@ -75,27 +81,31 @@ def compare(
             "add --across-machines to compare them all the same"
         )
     for difference in differences:
-        click.echo(f"different machines: {difference}", err=True)
+        say(f"different machines: {difference}", err=True)
+    if (loads := different_loads(a.environment, b.environment)) is not None:
+        say(loads, err=True)
     changes = compare_runs(a.cells, b.cells, noise)
     if csv is not None:
         to_frame(changes).to_csv(csv, index=False)
     shown = [change for change in changes if everything or change.notable]
-    table = Table(
-        *("family", "size", "method", "pass", "protocol", "n", "B/A", "95 % interval", "verdict"),
+    table(
+        ("problem", "method", "pass, clock", "n", "B/A", "verdict"),
+        [
+            (
+                f"{change.family} {change.size}",
+                change.label,
+                f"{change.which}, {change.protocol}",
+                *(
+                    (str(ratio.n), f"{significant(ratio.median)} {interval(ratio.low, ratio.high)}")
+                    if (ratio := change.ratio)
+                    else ("0", "")
+                ),
+                f"{change.verdict}{f' ({change.detail})' if change.detail else ''}",
+            )
+            for change in shown
+        ],
         title=f"A = {run_a}, B = {run_b}",
     )
-    for change in shown:
-        ratio = change.ratio
-        table.add_row(
-            *(change.family, change.size, change.label, change.which, change.protocol),
-            *(
-                (str(ratio.n), significant(ratio.median), interval(ratio.low, ratio.high))
-                if ratio
-                else ("0", "", "")
-            ),
-            f"{change.verdict}{f' ({change.detail})' if change.detail else ''}",
-        )
-    Console(markup=False).print(table)
     click.echo(
         f"{sum(change.notable for change in changes)} of {len(changes)} entries changed by more "
         f"than noise (interval without 1 and at least {noise:.0%})"
@@ -107,6 +117,10 @@ def compare(
             f"of table 1 ({agreed.overlapping / agreed.cells:.0%}); each median lies in the "
             f"other's interval in {agreed.inside} ({agreed.inside / agreed.cells:.0%})"
         )
+    slower = sum(change.verdict == "slower" for change in changes)
+    if fail_on_slower and slower:
+        say(f"{slower} entries are slower in B", err=True)
+        raise click.exceptions.Exit(1)
 
 
 @click.command("export")

@@ -32,6 +32,9 @@ def reproduce(
     Exit status 1 if something asked for could not be done; a method that times out or fails is a
     result and not a failure.
     """
+    import json
+    from collections import Counter
+
     from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
@@ -76,7 +79,9 @@ def reproduce(
             click.echo(problem, err=True)
         with time_left.running(report, "report"):
             written = render_report(path, path / "report", registry)
-    click.echo((path / "report" / "table1.md").read_text(encoding="utf-8"))
+    claims = json.loads((path / "report" / "claims.json").read_text(encoding="utf-8"))
+    verdicts = Counter(claim["verdict"] for claim in claims)
+    click.echo("claims of the paper: " + ", ".join(f"{n} {v}" for v, n in verdicts.most_common()))
     click.echo(f"{len(written)} files; open {written[-1]}")
     if problems or registry.broken:
         raise click.exceptions.Exit(1)

@@ -31,6 +31,11 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 )
 @click.option("--family", "families", multiple=True, help="Problem family, NAME or NAME[…].")
 @click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Your own problems: .npz with P, q, A, b, G, h (a leading dimension is a batch), or .qps.",
+)
+@click.option(
     "--size", "sizes", multiple=True, help="Size NxM, e.g. 100x20; families of one size need none."
 )
 @click.option("--profile", help="Take sizes, instances and limits from a profile.")
@@ -68,13 +73,16 @@ def run(
     """Measure every METHOD on every FAMILY at every SIZE.
 
     With --resume and no methods named, the plan is that of the run directory. Exit status 1 if
-    something asked for could not be done; a method that fails is a result, not a failure.
+    something asked for could not be done, or every call of a method failed by an error of its own;
+    other failures are results.
     """
     import json
 
+    from bpqp_bench.cli.output import overview_table, say
     from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
+    from bpqp_bench.results.overview import all_failed, overview
     from bpqp_bench.runner.execute import Options, execute, open_run
     from bpqp_bench.runner.plan import Shard
 
@@ -108,8 +116,13 @@ def run(
     ):
         click.echo(f"run {path}")
         summary = execute(plan, directory, (methods_dirs, problems_dirs), time_left, options)
-    click.echo(summary.describe())
-    if summary.problems:
+        rows = overview(directory.measurements)
+    overview_table(rows)
+    say(summary.describe())
+    failed = all_failed(rows)
+    for text in failed:
+        say(text, err=True)
+    if summary.problems or failed:
         raise click.exceptions.Exit(1)
 
 
@@ -129,14 +142,16 @@ def replay(
 
     KEY is the measurement's key, or its beginning. Prints what came of it then and now.
     """
+    from bpqp_bench.cli.output import say
     from bpqp_bench.runner.replay import replay_call
 
-    click.echo(replay_call(run_path, key, (methods_dirs, problems_dirs), time_limit))
+    say(replay_call(run_path, key, (methods_dirs, problems_dirs), time_limit))
 
 
 def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]) -> Plan:
     from bpqp_bench.errors import SpecError
     from bpqp_bench.problem.instance import DATA_NAMES
+    from bpqp_bench.runner.own_data import data_family
     from bpqp_bench.runner.plan import Request, make_plan
     from bpqp_bench.runner.profiles import profile
 
@@ -149,6 +164,8 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
             for spec in registry.at_tolerances(method, asked["tolerances"]) or [method]
         ]
     asked = asked | {"methods": tuple(dict.fromkeys(methods))}
+    if asked["data"] is not None:
+        asked["families"] = (*asked["families"], data_family(asked["data"]))
     for name in ("methods", "families"):
         if not asked[name]:
             raise SpecError(f"no {name} named; use --{'method' if name == 'methods' else 'family'}")
@@ -178,15 +195,19 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
 
 
 def _kept(path: Path) -> tuple[Plan, str | None, Any]:
+    from bpqp_bench.errors import ResultsError
     from bpqp_bench.results.run_directory import read_config
     from bpqp_bench.runner.execute import Options
     from bpqp_bench.runner.plan import Plan
 
     config = read_config(path)
-    options = Options(
-        memory_limit=config["memory_limit"], reference_limit_s=config["reference_limit_s"]
-    )
-    return Plan.from_dict(config["plan"]), config["profile"], options
+    try:
+        options = Options(
+            memory_limit=config["memory_limit"], reference_limit_s=config["reference_limit_s"]
+        )
+        return Plan.from_dict(config["plan"]), config["profile"], options
+    except (KeyError, ValueError) as error:
+        raise ResultsError(f"{path / 'config.json'} is not that of a run: {error!r}") from None
 
 
 def _bytes(text: str) -> int:

@@ -54,6 +54,9 @@ class Family:
     upstream
         ``upstream(instance, rng) -> v``: upstream gradient ∂L/∂z* of the instance, shape (n,).
         None for ones (L = 1ᵀz*), which says nothing where 1ᵀz is constant on the feasible set.
+    pick
+        ``pick(seed, rng, **parameters) -> Instance``: instance number ``seed`` of a family that is
+        a list of given problems, in place of `generate`. None where instances are drawn.
     members
         ``members() -> parameters``: every choice of parameters that this machine can draw and a
         table may want, empty where the data are not here. None for a family that needs no list.
@@ -70,6 +73,7 @@ class Family:
     neighbour: Callable[[Instance, np.random.Generator], Array] | None = None
     upstream: Callable[[Instance, np.random.Generator], Array] | None = None
     members: Callable[[], Iterable[Parameters]] | None = None
+    pick: Callable[..., Instance] | None = None
 
     @property
     def all_parameters(self) -> Parameters:
@@ -97,7 +101,10 @@ def draw(
         raise SpecError(f"{spec} has the size {own} and no other, not {size}; leave the size out")
     fixed = bool(changed.get("fixed", False))
     rng = _generator(spec, size, 0 if fixed else seed, stream=0)
-    drawn = family.generate(size, rng, **chosen)
+    if family.pick is not None:
+        drawn = family.pick(seed, rng, **chosen)
+    else:
+        drawn = family.generate(size, rng, **chosen)
     if fixed and family.redraw_q is not None:
         q = family.redraw_q(drawn, _generator(spec, size, seed, stream=1))
         drawn = replace(drawn, q=q, planted=None, sha256="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.problem.instance import Instance
 from bpqp_bench.problem.two_sided import DENSE_UP_TO, one_sided
 
-__all__ = ["DATA_VARIABLE", "data_folders", "read_mat", "read_qps"]
+__all__ = ["DATA_VARIABLE", "data_folders", "read_mat", "read_npz", "read_qps"]
 
 # Names a folder of problem files; the command line's --data-dir sets it.
 DATA_VARIABLE = "BPQP_BENCH_DATA"
@@ -82,6 +83,49 @@ def read_qps(path: Path) -> Instance:
     q = np.array(lp.col_cost_, dtype=float)
     lower, upper = np.array(lp.row_lower_, dtype=float), np.array(lp.row_upper_, dtype=float)
     return _instance(sign * P, sign * q, A, lower, upper, *bounds)
+
+
+def read_npz(path: Path) -> tuple[Instance, ...]:
+    """Read minimize ½zᵀPz + qᵀz subject to Az = b, Gz ≤ h, one problem or a batch of them.
+
+    Arrays by name: ``q``, and as far as there are any ``P``, ``A``, ``b``, ``G``, ``h``, with the
+    shapes of one problem or a leading dimension for several. A row of G with h = inf is no row.
+
+    Raises
+    ------
+    SpecError
+        If the file cannot be read, or its arrays do not fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            given = {name: np.asarray(file[name], dtype=float) for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SpecError(f"{path} is not an npz file of numbers: {error}") from None
+    plain = {"q": 1, "P": 2, "A": 2, "b": 1, "G": 2, "h": 1}
+    if unknown := sorted(set(given) - set(plain)):
+        raise SpecError(f"{path} holds {', '.join(unknown)}; the names are {', '.join(plain)}")
+    if "q" not in given or ("A" in given) != ("b" in given) or ("G" in given) != ("h" in given):
+        raise SpecError(f"{path} needs q, and A with b, G with h; it has {', '.join(given)}")
+    if wrong := [k for k, v in given.items() if v.ndim not in (plain[k], plain[k] + 1)]:
+        raise SpecError(f"{path}: {wrong[0]} has shape {given[wrong[0]].shape}")
+    batches = {len(v) for k, v in given.items() if v.ndim > plain[k]} or {1}
+    if len(batches) > 1 or 0 in batches:
+        raise SpecError(f"{path}: its arrays are batches of {sorted(batches)} problems")
+    n = given["q"].shape[-1]
+    empty = {"P": np.zeros((n, n)), "A": np.zeros((0, n)), "b": np.zeros(0)}
+    problems: list[Instance] = []
+    for index in range(batches.pop()):
+        one = {k: v[index] if v.ndim > plain[k] else v for k, v in given.items()}
+        data = empty | {"G": np.zeros((0, n)), "h": np.zeros(0)} | one
+        rows = ~np.isposinf(data["h"])
+        data["G"], data["h"] = (
+            (data["G"][rows], data["h"][rows]) if rows.shape == data["G"].shape[:1]
+            else (data["G"], data["h"])
+        )  # fmt: skip
+        problems.append(Instance(**data, problem_class="qp"))
+    if len({(p.neq, p.nineq) for p in problems}) > 1:
+        raise SpecError(f"{path}: its problems have different numbers of rows")
+    return tuple(problems)
 
 
 def _instance(

@@ -14,6 +14,7 @@ from bpqp_bench.reference.solution import ReferenceSolution
 __all__ = [
     "COSINE_RIGHT",
     "ERROR_RIGHT",
+    "ZERO_GRADIENT",
     "Accuracy",
     "gradient_accuracy",
     "solution_accuracy",
@@ -22,6 +23,8 @@ __all__ = [
 # A gradient is right up to here (docs/reading-the-tables.md).
 COSINE_RIGHT = 1e-6  # 1 − cosine similarity
 ERROR_RIGHT = 1e-3  # relative Euclidean error
+# A reference gradient below it is zero: those of the families are 1e-3 and more, zero ones 1e-36.
+ZERO_GRADIENT = 1e-20
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Accuracy:
     @property
     def right(self) -> bool | None:
         """Whether the gradient is right; None where the reference is zero and has no direction."""
-        if self.norm == 0.0:
+        if self.norm < ZERO_GRADIENT:
             return None
         return self.one_minus_cos <= COSINE_RIGHT and self.rel_l2 <= ERROR_RIGHT
 

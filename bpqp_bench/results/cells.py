@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Size
-from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT
+from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT, ZERO_GRADIENT
 
 __all__ = [
     "PASSES",
@@ -66,8 +66,6 @@ _ORDER: dict[str, State] = {
     "unsupported": "unsupported",
     "unavailable": "unavailable",
 }
-# Gradients of these families are of norm 1e-3 and more; zero ones were seen at 1e-36.
-_ZERO_GRADIENT = 1e-20
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,7 @@ class Cells:
         self._active: dict[tuple[str, str], tuple[float, int, int] | None] = {}
         self._of_method = {key[2]: int(rows[0]) for key, rows in reversed(self._groups.items())}
         self._degenerate = kept["reference.degenerate"].fillna(False).astype(bool).to_numpy()
-        self._zero = self._numbers("accuracy.q.norm") < _ZERO_GRADIENT
+        self._zero = self._numbers("accuracy.q.norm") < ZERO_GRADIENT
         self._apart = self._degenerate | self._zero
         self._right = (self._numbers("accuracy.q.one_minus_cos") <= COSINE_RIGHT) & (
             self._numbers("accuracy.q.rel_l2") <= ERROR_RIGHT

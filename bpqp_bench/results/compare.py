@@ -19,6 +19,7 @@ __all__ = [
     "Change",
     "agreement",
     "compare_runs",
+    "different_loads",
     "different_machines",
     "to_frame",
 ]
@@ -29,6 +30,7 @@ __all__ = [
 NOISE = 0.05
 
 MACHINE_FIELDS = ("cpu", "cores", "physical_cores", "machine", "memory", "threads")
+_SAME_LOAD = 0.3  # of a core, on average
 _SAME_MEMORY = 0.02  # kernels of one machine report a little more or less of its memory
 
 _PASSES: tuple[Pass, ...] = ("forward", "backward", "total")
@@ -104,6 +106,23 @@ def different_machines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     if not any(name in a and name in b for name in MACHINE_FIELDS):
         found.append("neither run says what machine it ran on")
     return found
+
+
+def different_loads(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    """Return a sentence if one run began on a busier machine than the other, else None.
+
+    The load is that of the minute before, per core; a run's own work is not in it.
+    """
+    if "load" not in a or "load" not in b:
+        return None
+    loads = [float(environment["load"]) for environment in (a, b)]
+    per_core = [load / (e.get("cores") or 1) for load, e in zip(loads, (a, b), strict=True)]
+    if abs(per_core[0] - per_core[1]) <= _SAME_LOAD:
+        return None
+    return (
+        f"the machine was not equally busy: load {loads[0]:g} in A and {loads[1]:g} in B "
+        f"when they began; compare again when nothing else runs"
+    )
 
 
 def compare_runs(a: Cells, b: Cells, noise: float = NOISE) -> list[Change]:

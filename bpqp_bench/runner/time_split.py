@@ -149,7 +149,11 @@ class RunSummary:
         statuses = ", ".join(f"{count} {name}" for name, count in sorted(self.statuses.items()))
         ended = ", ".join(f"{count} at {name}" for name, count in sorted(self.ended.items()))
         earlier = f", {self.before} found from before" if self.before else ""
-        lines = [f"{self.measurements} measurements ({statuses or 'no counted calls'}){earlier}"]
+        counted = sum(self.statuses.values())
+        lines = [
+            f"{self.measurements} measurements: {counted} counted calls ({statuses or 'none'}), "
+            f"{max(self.measurements - counted, 0)} first calls and warm-ups{earlier}"
+        ]
         if ended:
             lines.append(f"cells that ended early: {ended}")
         lines += [

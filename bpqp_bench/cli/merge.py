@@ -1,0 +1,25 @@
+"""``bpqp-bench merge``: one run of several shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["merge"]
+
+
+@click.command("merge")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The new run directory."
+)
+@click.option(
+    "--across-machines", is_flag=True, help="Merge although the runs are of different machines."
+)
+def merge(runs: tuple[Path, ...], out: Path, across_machines: bool) -> None:
+    """Make one run of the shards RUNS, every measurement once."""
+    from bpqp_bench.results.merge import merge_runs
+
+    merged = merge_runs(runs, out, across_machines=across_machines)
+    click.echo(f"{merged} measurements of {len(runs)} runs in {out}")

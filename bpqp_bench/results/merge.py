@@ -1,0 +1,75 @@
+"""Shards of a plan, measured apart, as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bpqp_bench.errors import ResultsError
+from bpqp_bench.results.compare import different_machines
+from bpqp_bench.results.run_directory import (
+    RunDirectory,
+    load_measurements,
+    merge_measurements,
+    read_config,
+)
+from bpqp_bench.results.store import read_json
+
+__all__ = ["merge_runs"]
+
+
+def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False) -> int:
+    """Write the measurements of several runs, each key once, to a new run directory.
+
+    Its plan is that of all of them; of what they measured twice the first one counts.
+
+    Parameters
+    ----------
+    across_machines
+        Do it although their machines differ; the environment is then that of the first, with the
+        differences under ``other_machines``.
+
+    Returns
+    -------
+    int
+        How many measurements.
+
+    Raises
+    ------
+    ResultsError
+        If a run cannot be read, or is of other code or of another machine.
+    """
+    configs = [read_config(run) for run in runs]
+    environments = [read_json(run / "environment.json") for run in runs]
+    for run, config in zip(runs[1:], configs[1:], strict=True):
+        if config.get("code") != configs[0].get("code"):
+            raise ResultsError(f"{run} and {runs[0]} were made by different versions of the code")
+    differences = {
+        str(run): found
+        for run, environment in zip(runs[1:], environments[1:], strict=True)
+        if (found := different_machines(environments[0], environment))
+    }
+    if differences and not across_machines:
+        name, found = next(iter(differences.items()))
+        raise ResultsError(
+            f"{name} and {runs[0]} are runs of different machines ({'; '.join(found)}); "
+            "add --across-machines to merge them all the same"
+        )
+    environment = environments[0] | ({"other_machines": differences} if differences else {})
+    config = configs[0] | {"plan": {"blocks": _blocks(configs)}}
+    measurements = merge_measurements(load_measurements(run) for run in runs)
+    with RunDirectory.create(out, config, environment) as directory:
+        for measurement in measurements:
+            directory.append(measurement)
+    return len(measurements)
+
+
+def _blocks(configs: Sequence[dict[str, Any]]) -> list[Any]:
+    found: list[Any] = []
+    for config in configs:
+        try:
+            found += [block for block in config["plan"]["blocks"] if block not in found]
+        except (KeyError, TypeError):
+            raise ResultsError("a config.json holds no plan of blocks") from None
+    return found

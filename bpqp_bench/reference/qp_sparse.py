@@ -31,6 +31,7 @@ __all__ = ["solve_sparse"]
 
 _FEASIBLE = 1e-18  # as in qp_active_set
 _ROUGH = 1e-11  # largest fault of a point that is returned, marked with it
+_GAP = 1e-8  # relative error of the objective that such a point may have
 _CONSISTENT = 1e-20  # backward error up to which a system counts as solved
 _CORRECTIONS = 25
 _ACTIVE = (1e-6, 1e-8, 1e-4)  # relative slack below which a row may be active, in order of trial
@@ -75,11 +76,14 @@ def solve_sparse(instance: Instance) -> Point:
     start = search.start()
     best: _Try | None = None
     for guess in search.guesses(start):
+        rough = best is not None and best.point is not None
         found = search.correct(guess, start)
         if found.point is not None and found.fault <= _FEASIBLE:
             return found.point
         if best is None or found.fault < best.fault:
             best = found
+        if rough:  # one more guess has not made it exact
+            break
     if best is not None and best.point is not None:
         return best.point
     raise _failure(instance, float("nan") if best is None else best.fault)
@@ -134,8 +138,13 @@ class _Search:
         """Yield sets of active rows, the likeliest first."""
         slack, lam = self._relative(start.z, start.nu, start.lam)
         yield lam > slack
+        sizes: set[int] = set()
         for tolerance in _ACTIVE:
-            basic = self._basic_rows(start.z, np.flatnonzero(slack < tolerance))
+            near = np.flatnonzero(slack < tolerance)
+            if near.size in sizes:
+                continue
+            sizes.add(near.size)
+            basic = self._basic_rows(start.z, near)
             if basic is not None:
                 yield basic
 
@@ -183,9 +192,16 @@ class _Search:
         if refined.backward > _CONSISTENT:
             fault = max(fault, float(refined.backward))
         following = (active & (negative <= _FEASIBLE)) | (violated > _FEASIBLE)
+        left = (rhs - system.apply(refined.x)).hi
+        if fault > _FEASIBLE:
+            # Weak duality: by so much the objective may be off; multipliers may be huge.
+            faults = np.concatenate([left[:n], left[n:], np.minimum(slack, 0.0)])
+            weights = np.concatenate([z.hi, refined.x.hi[n:], start.lam if start else lam.hi])
+            gap = float(np.abs(faults) @ np.abs(weights))
+            if gap > _GAP * (1.0 + abs(given.objective(z.hi))):
+                return _Try(None, fault, following)
         if not fault <= _ROUGH:
             return _Try(None, fault, following)
-        left = (rhs - system.apply(refined.x)).hi
         return _Try(
             Point(
                 z=z,
@@ -239,7 +255,7 @@ class _Search:
             b_eq=right,
             bounds=[(None, None)] * given.neq + [(0.0, None)] * candidates.size,
             method="highs-ds",
-            options={"primal_feasibility_tolerance": 1e-9, "time_limit": 60.0},
+            options={"primal_feasibility_tolerance": 1e-9, "time_limit": 20.0},
         )
         if found.status != 0:
             return None

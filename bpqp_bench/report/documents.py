@@ -83,6 +83,8 @@ def _results(inputs: Inputs, tables: Iterable[Table]) -> str:
     parts.append(panel_markdown(_claims_panel(inputs), Footnotes()))
     parts.append("[What was measured for each](../results/reference/report/claims.md)")
     for table in tables:
+        if not table.panels:  # nothing of it was measured
+            continue
         notes = Footnotes()
         panel = table.panels[0]
         parts += [f"## {table.title}", table.caption, f"### {panel.title}"]

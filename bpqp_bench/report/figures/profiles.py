@@ -14,7 +14,7 @@ from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import performance_profile
 
-__all__ = ["ACCURATE", "FIGURE"]
+__all__ = ["ACCURATE", "FIGURE", "close_profiles", "draw_steps"]
 
 # A gradient counts as accurate within this 1 − cos: an angle of about 0.08 degrees.
 ACCURATE = 1e-6
@@ -33,7 +33,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             times = _times(inputs, family, accurate)
             for key, (factors, share) in performance_profile(times).items():
                 style = look.get(key, Style("#7F7F7F", "o", "-"))
-                _steps(axis, factors, share, style, inputs.cells.label(key) or key)
+                draw_steps(axis, factors, share, style, inputs.cells.label(key) or key)
             axis.set_xscale("log")
             axis.set_ylim(0, 1.03)
             if row == 0:
@@ -42,7 +42,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
                 axis.set_xlabel("τ, factor of the fastest time")
             if column == 0:
                 axis.set_ylabel("share, accurate" if accurate else "share, any answer")
-    _close(axes)
+    close_profiles(axes)
     legend_below(figure, axes)
     return (
         Drawing(
@@ -93,8 +93,8 @@ def _poses_another(inputs: Inputs, family: str, size: str, method: str) -> bool:
     return "posed" in rows and bool(rows["posed"].notna().any())
 
 
-def _steps(axis: Any, factors: Any, share: Any, style: Style, label: str) -> None:
-    # Begins at τ = 1 with the share of problems on which the method is the fastest.
+def draw_steps(axis: Any, factors: Any, share: Any, style: Style, label: str) -> None:
+    """Draw one profile; it begins at τ = 1 with the share on which the method is the fastest."""
     x = np.concatenate([[1.0], factors])
     y = np.concatenate([[0.0], share])
     axis.step(
@@ -111,8 +111,8 @@ def _steps(axis: Any, factors: Any, share: Any, style: Style, label: str) -> Non
     )
 
 
-def _close(axes: Any) -> None:
-    # A profile stays at its last value; draw it to the edge.
+def close_profiles(axes: Any) -> None:
+    """Draw every profile to the edge: it stays at its last value."""
     for column in axes.T:
         right = max(
             (line.get_xdata()[-1] for axis in column for line in axis.get_lines()), default=1.0

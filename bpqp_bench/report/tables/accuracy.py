@@ -17,6 +17,7 @@ from bpqp_bench.report.tables._common import (
     SETTINGS,
     Entry,
     Place,
+    base_name,
     grid,
     is_short,
     method_cell,
@@ -29,6 +30,7 @@ from bpqp_bench.report.tables._common import (
 from bpqp_bench.report.tables.dc3 import FAMILIES as LEARNED
 from bpqp_bench.report.tables.dc3 import dc3_methods
 from bpqp_bench.report.tables.efficiency import FAMILIES, LP_ONLY, METHODS, table_methods
+from bpqp_bench.report.tables.real import REAL
 from bpqp_bench.report.text import tiny
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
@@ -101,7 +103,8 @@ def accuracy_families(inputs: Inputs) -> dict[str, str]:
     found |= {inputs.names.family(family): label for family, label in LEARNED.items()}
     found = {key: label for key, label in found.items() if inputs.expects(key)}
     for family in inputs.cells.families():
-        found.setdefault(family, family)
+        if base_name(family) not in REAL:  # table 8 has those
+            found.setdefault(family, family)
     return found
 
 

@@ -1,0 +1,256 @@
+"""Table 8: problems that others have published, and what every method makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.parameters import format_spec
+from bpqp_bench.report.inputs import Inputs, MethodName
+from bpqp_bench.report.model import Cell, Column, Table, TableModule
+from bpqp_bench.report.tables._common import (
+    Entry,
+    Place,
+    base_name,
+    grid,
+    is_short,
+    method_cell,
+    number_cell,
+)
+from bpqp_bench.report.text import significant
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.statistics import shifted_geometric_mean
+
+__all__ = ["METHODS", "REAL", "TABLE", "Verdict", "judged", "real_families"]
+
+# Families of real problems; tables of random ones leave them out.
+REAL = ("cutest", "cutest-lp", "maros-meszaros", "osqp-class", "mpc")
+METHODS = (
+    *("exact", "exact-solve", "cvxpy", "qpth", "altdiff", "altdiff-vjp"),
+    *("jaxopt", "jaxopt-accurate", "bpqp", "bpqp-paper", "bpqp-direct", "bpqp-fast"),
+)
+# One configuration of each library, where not all can be afforded.
+_FEW_METHODS = (
+    *("exact-solve", "cvxpy", "qpth", "altdiff-vjp", "jaxopt-accurate"),
+    *("bpqp", "bpqp-fast"),
+)
+# Ten that differ: bounds alone, equalities alone, both, weakly active, LP-like, ill-conditioned.
+_SMOKE = (
+    *("AVGASA", "BIGGSB1", "DUAL4", "DUALC1", "HS118"),
+    *("HS21", "HS52", "HS76", "LOTSCHD", "QPCBLEND"),
+)
+_SMALL = 10  # variables of a problem that the standard profile takes beside those ten
+_LIMIT_S = 10.0
+_SHIFT_S = 0.01
+
+Verdict = Literal[
+    "right", "solved", "silent", "refused truly", "refused falsely", "timeout", "not judged"
+]
+_COUNTS: tuple[tuple[Verdict, str], ...] = (
+    ("right", "right gradient"),
+    ("solved", "solved, no gradient to judge"),
+    ("silent", "wrong silently"),
+    ("refused truly", "refused truly"),
+    ("refused falsely", "refused falsely"),
+    ("timeout", "timeout"),
+)
+_GAP = 1e-4  # relative objective gap, and violation, up to which a solution counts
+_COSINE, _RELATIVE = 1e-6, 1e-3  # DESIGN: a gradient is right within both
+_ZERO = 1e-20
+
+_CAPTION = (
+    "One instance of each published problem. Right gradient: 1 − cos ≤ 1e−6 and relative error ≤ "
+    "1e−3. Solved: where the gradient is zero or does not exist (degenerate), the objective lies "
+    "within 1e−4 relative to 1 + |optimal value|, and no row is violated by more. Wrong silently: "
+    "the method called its answer converged, and solution or gradient is wrong. Refused: it "
+    "raised, or said that it had not converged, and the answer is not right; truly, where it "
+    "declares that it does not take such problems, or the gradient does not exist; falsely, where "
+    "it does. Times: shifted geometric mean of the total of both passes (protocol call), shift "
+    "10 ms, over the problems that every method with a right answer anywhere has right "
+    "(Mittelmann's rule), and over all problems with anything but a right or solved answer at the "
+    "time limit."
+)
+
+
+@cache
+def real_families(largest: int | None = None) -> tuple[str, ...]:
+    """Specifications of the QPs of CUTEst that this machine can draw.
+
+    With ``largest`` those of up to so many variables, and the ten of the smoke profile.
+    """
+    found = Registry().families.get("cutest")
+    if found is None:
+        return ()
+    family, chosen = found.plugin, []
+    for parameters in family.members() if family.members is not None else ():
+        size = family.size_of(**parameters) if family.size_of is not None else None
+        small = largest is None or (size is not None and size.n <= largest)
+        if small or parameters["name"] in _SMOKE:
+            chosen.append(format_spec(family.name, parameters))
+    return tuple(chosen)
+
+
+def requests(profile: Profile) -> tuple[Request, ...]:
+    """Ask for one instance of each problem: ten, the small ones, or all by every method."""
+    everything = profile.cell_budget_s is None
+    largest = None if everything else 0 if is_short(profile) else _SMALL
+    families = real_families(largest)
+    if not families:
+        return ()
+    return (
+        Request(
+            methods=METHODS if everything else _FEW_METHODS,
+            families=families,
+            sizes=(),
+            instances=1,
+            call_limit_s=min(_LIMIT_S, profile.call_limit_s),
+            build_limit_s=profile.build_limit_s,
+            warmups=1,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    degenerate: bool
+    judged: bool
+    seeds: tuple[int, ...]
+
+
+def judged(inputs: Inputs) -> pd.DataFrame:
+    """Verdict and seconds of every method on every real problem.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns family, size, seed, method, verdict, seconds; one row for each counted call, or for
+        the failed first call of a cell that has none.
+    """
+    frame = inputs.cells.frame
+    frame = frame[[base_name(family) in REAL for family in frame["family"]]]
+    columns = ["family", "size", "seed", "method", "verdict", "seconds"]
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    problems = {
+        key: _Problem(
+            degenerate=bool(group["reference.degenerate"].eq(True).any()),
+            judged=bool(group["reference.degenerate"].notna().any()),
+            seeds=tuple(sorted(set(group.loc[group["role"] == "measured", "seed"]))) or (0,),
+        )
+        for key, group in frame.groupby(["family", "size"])
+    }
+    records = []
+    for (family, size, method), group in frame.groupby(["family", "size", "method"], sort=False):
+        problem = problems[family, size]
+        counted = group[group["role"] == "measured"].to_dict("records")
+        # A cell whose first call, or build, fails has no counted one: it fails on every seed.
+        failed = group.to_dict("records")[0]
+        for row in counted or [failed | {"seed": seed} for seed in problem.seeds]:
+            verdict = _verdict(row, problem)
+            records.append((family, size, row["seed"], method, verdict, row["time.total.call"]))
+    return pd.DataFrame.from_records(records, columns=columns)
+
+
+def _verdict(row: dict[Any, Any], problem: _Problem) -> Verdict:
+    status = str(row["status"])
+    if status == "timeout":
+        return "timeout"
+    answered = status in ("ok", "not-converged")
+    if answered and not problem.judged:
+        return "not judged"
+    if answered and (correct := _correct(row, problem)) is not None:
+        return correct
+    if status == "ok":
+        return "silent"
+    truly = status == "unsupported" or problem.degenerate
+    return "refused truly" if truly else "refused falsely"
+
+
+def _correct(row: dict[Any, Any], problem: _Problem) -> Verdict | None:
+    if not problem.degenerate and float(row["accuracy.q.norm"]) >= _ZERO:
+        cosine = _small(row["accuracy.q.one_minus_cos"], _COSINE)
+        return "right" if cosine and _small(row["accuracy.q.rel_l2"], _RELATIVE) else None
+    near = _small(row["objective_gap"], _GAP) and _small(row["primal_residual"], _GAP)
+    return "solved" if near else None
+
+
+def _small(value: Any, limit: float) -> bool:
+    return bool(np.isfinite(value) and abs(float(value)) <= limit)
+
+
+def render(inputs: Inputs) -> Table:
+    """Render the counts of every verdict and both means of time."""
+    found = judged(inputs)
+    methods = [
+        name
+        for name in inputs.rows(METHODS, *sorted(set(found["family"])))
+        if name.key in set(found["method"])
+    ]
+    problems = len(found[["family", "size", "seed"]].drop_duplicates())
+    times = _times(found, methods, inputs)
+
+    def count(verdict: Verdict) -> Entry:
+        def cell(place: Place) -> Cell:
+            mine = found[found["method"] == place.method.key]
+            number = int((mine["verdict"] == verdict).sum())
+            tone = "fail" if number and verdict in ("silent", "refused falsely") else ""
+            return Cell(str(number), float(number), tone="fail" if tone else "")
+
+        return Column(dict(_COUNTS)[verdict], f"of {problems} problems"), cell
+
+    def mean(key: str) -> Any:
+        def cell(place: Place) -> Cell:
+            value = times[key].get(place.method.key, float("nan"))
+            return number_cell(value * 1e3, significant)
+
+        return cell
+
+    panel = grid(
+        "table8-verdicts",
+        "What became of the problems",
+        [Place("", name) for name in methods],
+        [
+            (
+                Column("Method", numeric=False),
+                lambda place: method_cell(inputs.cells, place.method),
+            ),
+            *(count(verdict) for verdict, _ in _COUNTS),
+            (Column(f"the {times['common']} that all have right", "ms"), mean("all")),
+            (Column("all, others at the limit", "ms"), mean("priced")),
+        ],
+    )
+    panels = (panel,) if methods else ()
+    return Table(TABLE.key, TABLE.title, _CAPTION, panels, found)
+
+
+def _times(found: pd.DataFrame, methods: list[MethodName], inputs: Inputs) -> dict[str, Any]:
+    answered = found["verdict"].isin(["right", "solved"])
+    keys = ["family", "size", "seed"]
+    good = found[answered].pivot_table(index=keys, columns="method", values="seconds")
+    every = pd.MultiIndex.from_frame(found[keys].drop_duplicates())
+    good = good.reindex(every)
+    common = good.dropna() if len(good.columns) else good
+    frame = inputs.cells.frame
+    limits = pd.to_numeric(frame[frame["family"].isin(found["family"])]["time_limit_s"]).dropna()
+    limit = 2.0 * float(limits.max()) if len(limits) else 2.0 * _LIMIT_S  # both passes
+    some = {name.key for name in methods} & set(good.columns)
+    return {
+        "common": len(common),
+        "all": {key: shifted_geometric_mean(common[key], _SHIFT_S) for key in some if len(common)},
+        "priced": {
+            name.key: shifted_geometric_mean(
+                good[name.key].fillna(limit) if name.key in some else pd.Series(limit, index=every),
+                _SHIFT_S,
+            )
+            for name in methods
+        },
+    }
+
+
+TABLE = TableModule("table8", "Table 8: Real problems", 80, requests, render)

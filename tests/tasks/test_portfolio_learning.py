@@ -484,7 +484,7 @@ def test_training_steps_are_timed_in_pairs():
     choices = [
         (n, registry.method(n).key, registry.method(n)) for n in ("bpqp", "bpqp-fast", "dc3")
     ]
-    rows = measure_steps(choices, 6, 3, LEARNING, features=24)
+    rows = measure_steps(choices, 6, 5, LEARNING, features=24)
     bpqp, fast, dc3 = rows
     assert bpqp["step_ratio"]["median"] == 1.0
     assert fast["layer_ratio"]["low"] <= fast["layer_ratio"]["high"]

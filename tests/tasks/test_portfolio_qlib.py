@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bpqp_bench.tasks.portfolio import qlib_data
 from bpqp_bench.tasks.portfolio.covariance import estimate_covariance
 from bpqp_bench.tasks.portfolio.data import DataError
 from bpqp_bench.tasks.portfolio.qlib_data import QlibSettings, qlib_market
@@ -84,6 +85,25 @@ def test_without_pyqlib_the_message_says_how_to_install_it(folder, settings, mon
     monkeypatch.setitem(__import__("sys").modules, "qlib", None)
     with pytest.raises(DataError, match=r"pip install 'bpqp_bench\[qlib\]'"):
         qlib_market(settings)
+
+
+def test_the_market_is_made_of_what_qlib_returns(settings, prices, monkeypatch):
+    members = [(day, name) for day in DAYS[300:] for name in SYMBOLS[:4]]
+    index = pd.MultiIndex.from_tuples(members, names=["datetime", "instrument"])
+    features = pd.DataFrame(np.random.default_rng(0).standard_normal((len(index), 3)), index)
+    close = prices.copy()
+    close.iloc[395, 2] = np.nan
+    monkeypatch.setattr(qlib_data, "_read", lambda folder, s: (features, close))
+    market = qlib_market(settings)
+    assert [len(part) for part in market.splits] == [50, 20, 21]
+    day = market.day(390)
+    assert list(day.assets) == [0, 1, 2, 3]  # the fifth has no features
+    np.testing.assert_allclose(day.features, features.loc[DAYS[390]].to_numpy(), rtol=1e-6)
+    expected = prices.iloc[391, :4] / prices.iloc[390, :4] - 1
+    np.testing.assert_allclose(day.returns, expected, rtol=1e-12)
+    assert 2 not in market.day(395).assets  # without a price it cannot be bought
+    with pytest.raises(DataError, match="the covariance needs 330"):
+        qlib_market(replace(settings, window=330))
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
         small = replace(common, train_days=30, valid_days=10, test_days=30, gradient_days=1)
         return (
             *controls,
-            replace(small, speed_assets=(20,), speed_days=3),
+            replace(small, speed_assets=(20,), speed_days=5),
             replace(small, data="sp500", methods=METHODS[:2], gradient_days=0),
         )
     if profile.name == "paper":

@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from bpqp_bench.tasks.portfolio.covariance import FactorCovariance
-from bpqp_bench.tasks.portfolio.data import DataError, Market, split_days
+from bpqp_bench.tasks.portfolio.data import DataError, Market, invented_dates, split_days
 
 __all__ = ["control_market"]
 
@@ -54,10 +54,9 @@ def control_market(
     signal = np.where(calm, _CALM_SLOPE, _WILD_SLOPE) * x / 100
     returns = signal + deviation * rng.standard_normal((days, assets)) / 100
     features = np.stack([x * calm, x * ~calm], axis=2) if well_specified else x[:, :, None]
-    start = np.datetime64("2008-01-01")
     return Market(
         "negative-control" if well_specified else "positive-control",
-        np.busday_offset(start, np.arange(days), roll="forward").astype("datetime64[D]"),
+        invented_dates(days),
         tuple(f"{'C' if quiet else 'W'}{i:03d}" for i, quiet in enumerate(calm)),
         features.astype(np.float32),
         returns,

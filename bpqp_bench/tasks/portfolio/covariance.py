@@ -20,7 +20,6 @@ from bpqp_bench.problem.instance import Array
 __all__ = [
     "CovarianceError",
     "FactorCovariance",
-    "checked_covariance",
     "estimate_covariance",
     "rolling_covariance",
 ]
@@ -30,7 +29,7 @@ _PERCENT = 100.0
 
 
 class CovarianceError(BenchError, ValueError):
-    """A covariance is not symmetric positive semidefinite, or cannot be estimated."""
+    """A covariance is not positive definite, or cannot be estimated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,31 +158,3 @@ def rolling_covariance(
         specific[t, assets] = d
         known[t, assets] = True
     return FactorCovariance(loadings, specific, known)
-
-
-def checked_covariance(sigma: Array, what: str = "covariance", ridge: float = 1e-8) -> Array:
-    """Return a covariance matrix that a strictly convex problem can be built on.
-
-    A smallest eigenvalue within rounding of zero (above −1e-10 of the largest) is lifted by adding
-    ``ridge`` times the mean variance to the diagonal; anything more negative is refused, since
-    such a matrix is no covariance.
-
-    Raises
-    ------
-    CovarianceError
-        If the matrix is not square, finite, symmetric and positive semidefinite.
-    """
-    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1] or not np.isfinite(sigma).all():
-        raise CovarianceError(f"{what}: not a finite square matrix")
-    scale = float(np.abs(sigma).max())
-    if scale == 0 or np.abs(sigma - sigma.T).max() > 1e-12 * scale:
-        raise CovarianceError(f"{what}: zero or not symmetric")
-    values = eigh(sigma, eigvals_only=True)
-    if values[0] < -1e-10 * values[-1]:
-        raise CovarianceError(
-            f"{what}: not positive semidefinite, smallest eigenvalue {values[0]:.2e} "
-            f"(largest {values[-1]:.2e})"
-        )
-    if values[0] > ridge * values[-1]:
-        return sigma
-    return np.asarray(sigma + np.eye(len(sigma)) * (ridge * float(np.trace(sigma)) / len(sigma)))

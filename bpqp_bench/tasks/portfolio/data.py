@@ -26,6 +26,7 @@ __all__ = [
     "Splits",
     "check_prices",
     "fill_gaps",
+    "invented_dates",
     "next_returns",
     "robust_zscore",
     "shorten",
@@ -277,21 +278,16 @@ def robust_zscore(features: NDArray[np.float32], train: range) -> NDArray[np.flo
     return clipped.astype(np.float32)
 
 
-def split_days(first: int, train: int, valid: int, test: int, embargo: int = 0) -> Splits:
-    """Cut consecutive days into three parts.
+def split_days(first: int, train: int, valid: int, test: int) -> Splits:
+    """Cut consecutive days, beginning with day ``first``, into parts of so many days."""
+    a, b = first + train, first + train + valid
+    return Splits(range(first, a), range(a, b), range(b, b + test))
 
-    Parameters
-    ----------
-    first
-        First day of training.
-    train, valid, test
-        Numbers of days.
-    embargo
-        Days left out between the parts: how many days beyond the next one a return reaches.
-    """
-    a = first + train
-    b = a + embargo + valid
-    return Splits(range(first, a), range(a + embargo, b), range(b + embargo, b + embargo + test))
+
+def invented_dates(days: int) -> Dates:
+    """Return consecutive working days for a market that is drawn."""
+    start = np.datetime64("2008-01-01")
+    return np.busday_offset(start, np.arange(days), roll="forward").astype("datetime64[D]")
 
 
 def shorten(splits: Splits, train: int, valid: int, test: int) -> Splits:

@@ -17,7 +17,7 @@ from bpqp_bench.tasks.portfolio.metrics import correlation, rank_correlation
 from bpqp_bench.tasks.portfolio.model import Predictor
 from bpqp_bench.tasks.portfolio.problem import MeanVariance, exact_decision, simplex_projection
 
-__all__ = ["BASELINES", "Decide", "evaluate", "evaluate_baseline", "exact", "through"]
+__all__ = ["BASELINES", "Decide", "evaluate", "evaluate_baseline", "exact", "through", "validate"]
 
 Decide = Callable[[Array, PreparedDay], Array]  # predictions in percent, day -> weights
 _TOLERATED = 1e-4  # violation up to which a decision is valued as it is
@@ -63,6 +63,22 @@ def evaluate(predictor: Predictor, days: Sequence[PreparedDay], decide: Decide) 
         return _series([predictor(day.features).numpy() for day in days], days, decide)
 
 
+def validate(
+    predictor: Predictor, days: Sequence[PreparedDay], decide: Decide
+) -> tuple[float, float, float]:
+    """Return the means of squared error, IC and regret: what an epoch is chosen by."""
+    predictor.eval()
+    rows = []
+    for day in days:
+        with torch.no_grad():
+            mu = predictor(day.features).numpy()
+        w, _ = _portfolio(decide(mu, day), day)
+        mse = ((mu - day.label.numpy()) ** 2).mean()
+        rows.append((mse, correlation(mu, day.day.returns), day.best - day.realized.value(w)))
+    mse, ic, regret = np.mean(rows, axis=0)
+    return float(mse), float(ic), float(regret)
+
+
 def evaluate_baseline(name: str, days: Sequence[PreparedDay]) -> pd.DataFrame:
     """Return the series of one of the `BASELINES`; it has no prediction to judge.
 
@@ -81,18 +97,21 @@ def _series(
     rows: list[dict[str, Any]] = []
     before: dict[int, float] = {}
     for mu, day in zip(predictions, days, strict=True):
-        w = decide(mu, day)
-        if not np.isfinite(w).all():
-            raise MethodError(f"the decision of {day.day.date} is not finite")
-        violation = float(max(-w.min(), abs(w.sum() - 1.0), 0.0))
-        if violation > _TOLERATED:
-            w = simplex_projection(w)
+        w, violation = _portfolio(decide(mu, day), day)
         now = dict(zip(day.day.assets.tolist(), w.tolist(), strict=True))
         moved = sum(abs(now.get(i, 0.0) - before.get(i, 0.0)) for i in {*now, *before})
         turnover = 0.5 * moved if before else np.nan
         rows.append(_judge(mu, w, day) | {"violation": violation, "turnover": turnover})
         before = now
     return pd.DataFrame(rows)
+
+
+def _portfolio(w: Array, day: PreparedDay) -> tuple[Array, float]:
+    """Return what can be held of a decision, and how far off it was."""
+    if not np.isfinite(w).all():
+        raise MethodError(f"the decision of {day.day.date} is not finite")
+    violation = float(max(-w.min(), abs(w.sum() - 1.0), 0.0))
+    return simplex_projection(w) if violation > _TOLERATED else w, violation
 
 
 def _judge(mu: Array, w: Array, day: PreparedDay) -> dict[str, Any]:

@@ -65,15 +65,15 @@ def rank_correlation(a: Array, b: Array) -> float:
     return correlation(rankdata(a), rankdata(b))
 
 
-def annual_return(excess: Array) -> float:
-    """Mean of daily excess returns (fractions) times 240, percent."""
-    return float(excess.mean()) * DAYS_PER_YEAR * 100.0
+def annual_return(excess: Array) -> Array:
+    """Mean of daily excess returns (fractions, last axis) times 240, percent."""
+    return np.asarray(excess.mean(axis=-1) * (DAYS_PER_YEAR * 100.0))
 
 
-def sharpe(excess: Array) -> float:
-    """Annualized Sharpe ratio of daily excess returns; NaN where they do not vary."""
-    std = float(excess.std(ddof=1)) if len(excess) > 1 else 0.0
-    return float(excess.mean()) / std * float(np.sqrt(DAYS_PER_YEAR)) if std > 0 else float("nan")
+def sharpe(excess: Array) -> Array:
+    """Annualized Sharpe ratio of daily excess returns (last axis); NaN where they do not vary."""
+    std = excess.std(axis=-1, ddof=1) if excess.shape[-1] > 1 else np.zeros(excess.shape[:-1])
+    return np.asarray(excess.mean(axis=-1) / np.where(std > 0, std, np.nan) * DAYS_PER_YEAR**0.5)
 
 
 def max_drawdown(excess: Array) -> float:
@@ -89,7 +89,7 @@ def summarize_series(series: pd.DataFrame) -> dict[str, float]:
     spread = float(ic.std(ddof=1)) if len(ic) > 1 else 0.0
     return {metric: float(series[column].mean()) for metric, column in _MEANS.items()} | {
         "ICIR": float(ic.mean()) / spread if spread > 0 else float("nan"),
-        "AnnRet_pct": annual_return(excess),
-        "Sharpe": sharpe(excess),
+        "AnnRet_pct": float(annual_return(excess)),
+        "Sharpe": float(sharpe(excess)),
         "MaxDD_pct": max_drawdown(excess),
     }

@@ -93,46 +93,22 @@ def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
 RESULTS = json_records(RunResult, "portfolio result", "id", _SCHEMA, _upgrade)
 
 
-@dataclass(frozen=True)
 class PortfolioFolder:
-    """The folder ``portfolio/`` of a run directory."""
+    """The folder ``portfolio/`` of a run directory, with its files (docs/portfolio.md)."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results = path / "results.jsonl"
+        self.summary = path / "summary.csv"
+        self.significance = path / "significance.json"
+        self.gradients = path / "gradients.json"
+        self.speed = path / "speed.json"
+        self.environment = path / "environment.json"
 
     @classmethod
     def of(cls, run: Path) -> PortfolioFolder:
         """Return the folder of a run directory."""
         return cls(run / "portfolio")
-
-    @property
-    def results(self) -> Path:
-        """results.jsonl, append-only."""
-        return self.path / "results.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        """summary.csv: means over seeds of the data that speak for the experiment."""
-        return self.path / "summary.csv"
-
-    @property
-    def significance(self) -> Path:
-        """significance.json: differences between methods with intervals."""
-        return self.path / "significance.json"
-
-    @property
-    def gradients(self) -> Path:
-        """gradients.json: end-to-end gradient of every layer against finite differences."""
-        return self.path / "gradients.json"
-
-    @property
-    def speed(self) -> Path:
-        """speed.json: time of a training step by method and number of assets."""
-        return self.path / "speed.json"
-
-    @property
-    def environment(self) -> Path:
-        """environment.json: the machine that it was measured on, one object in a list."""
-        return self.path / "environment.json"
 
     def series(self, identity: str) -> Path:
         """Daily series of one result, Parquet."""

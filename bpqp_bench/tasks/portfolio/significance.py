@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.statistics import CONFIDENCE, FEWEST_FOR_INTERVAL, RESAMPLES, SEED
-from bpqp_bench.tasks.portfolio.metrics import DAYS_PER_YEAR
+from bpqp_bench.tasks.portfolio.metrics import annual_return, sharpe
 
 __all__ = ["STATISTICS", "Difference", "block_length", "compare_series", "differences"]
 
@@ -65,23 +65,13 @@ def _mean(values: Array) -> Array:
     return np.asarray(values.mean(axis=-1))
 
 
-def _annual(values: Array) -> Array:
-    return _mean(values) * (DAYS_PER_YEAR * 100.0)
-
-
-def _sharpe(values: Array) -> Array:
-    std = values.std(axis=-1, ddof=1)
-    ratio = values.mean(axis=-1) / np.where(std > 0, std, np.nan)
-    return np.asarray(ratio * np.sqrt(DAYS_PER_YEAR))
-
-
 STATISTICS: Mapping[str, _Statistic] = {
     "regret": _Statistic("regret", _mean, "lower"),
     "regret_return": _Statistic("regret_return", _mean, "lower"),
     "regret_risk": _Statistic("regret_risk", _mean, "lower"),
     "signal_regret": _Statistic("signal_regret", _mean, "lower"),
-    "Sharpe": _Statistic("excess", _sharpe, "higher"),
-    "AnnRet_pct": _Statistic("excess", _annual, "higher"),
+    "Sharpe": _Statistic("excess", sharpe, "higher"),
+    "AnnRet_pct": _Statistic("excess", annual_return, "higher"),
     "IC": _Statistic("ic", _mean, "higher"),
 }
 

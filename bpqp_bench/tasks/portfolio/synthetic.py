@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.tasks.portfolio.covariance import rolling_covariance
-from bpqp_bench.tasks.portfolio.data import DataError, Market, split_days
+from bpqp_bench.tasks.portfolio.data import DataError, Market, invented_dates, split_days
 
 __all__ = ["MAX_ASSETS", "SyntheticSettings", "synthetic_market"]
 
@@ -91,8 +91,7 @@ def synthetic_market(settings: SyntheticSettings | None = None) -> Market:
     # `realized[t]` is earned from t to t + 1; what is known at the close of t is realized[t − 1].
     past = np.vstack([np.zeros((1, s.assets)), realized[:-1]])
     covariance = rolling_covariance(past, range(s.window, days), s.window, s.factors)
-    start = np.datetime64("2008-01-01")
-    dates = np.busday_offset(start, np.arange(days), roll="forward").astype("datetime64[D]")
+    dates = invented_dates(days)
     names = tuple(f"S{i:03d}" for i in range(s.assets))
     return Market("synthetic", dates, names, features, realized, covariance, splits, signal)
 

@@ -18,7 +18,7 @@ from bpqp_bench.method.torch_module import MethodLayer
 from bpqp_bench.results.store import write_file
 from bpqp_bench.tasks.portfolio.config import LearningSettings
 from bpqp_bench.tasks.portfolio.days import PreparedDay
-from bpqp_bench.tasks.portfolio.evaluate import Decide, evaluate, exact
+from bpqp_bench.tasks.portfolio.evaluate import Decide, exact, validate
 from bpqp_bench.tasks.portfolio.model import Predictor
 from bpqp_bench.tasks.portfolio.step import Learner
 
@@ -120,13 +120,9 @@ def train(
         epoch = len(records) + 1
         order = np.random.default_rng((seed, epoch)).permutation(len(train_days))
         learned = _learn(learner, [train_days[i] for i in order])
-        valid = evaluate(learner.predictor, valid_days, decide)
+        mse, ic, regret = validate(learner.predictor, valid_days, decide)
         record = EpochRecord(
-            epoch=epoch,
-            valid_mse=float(valid["mse"].mean()),
-            valid_ic=float(valid["ic"].mean()),
-            valid_regret=float(valid["regret"].mean()),
-            **learned,
+            epoch=epoch, valid_mse=mse, valid_ic=ic, valid_regret=regret, **learned
         )
         records.append(record)
         for choice, found in _best_epochs(records).items():

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.parameters import format_spec
 from bpqp_bench.results.cells import Cells
 from bpqp_bench.results.run_directory import load_measurements, to_frame
 from bpqp_bench.runner.profiles import Profile, profile
@@ -53,6 +54,24 @@ class Names:
             else:
                 return MethodName(text, choice.key, choice.label)
         return MethodName(text, text, text)
+
+    def at_tolerance(self, key: str) -> tuple[MethodName, float] | None:
+        """Split a method's key into the method without its tolerance, and the tolerance.
+
+        None for a method that names none, and for one that the registry does not know.
+        """
+        if self._registry is None:
+            return None
+        try:
+            choice = self._registry.method(key)
+        except SpecError:
+            return None
+        name = choice.cls.tolerance
+        if name is None:
+            return None
+        value = (dict(choice.cls.parameters) | dict(choice.parameters))[name]
+        rest = {k: v for k, v in choice.parameters.items() if k != name}
+        return self.method(format_spec(choice.cls.name, rest)), float(str(value))
 
     def family(self, text: str) -> str:
         """Return the key that results of a family are kept under."""

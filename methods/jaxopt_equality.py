@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
+from bpqp_bench.method.data import make_data
 
 
 class JaxoptEquality(Method):
@@ -43,12 +44,11 @@ class JaxoptEquality(Method):
         return "dense arrays only" if instance.is_sparse else None
 
     def build(self, template: Instance) -> None:
-        """Take the compiled functions of these options, or make them; JAX keeps them a shape."""
+        """Compile both passes for these options and this shape, unless that is done."""
         import jax
         import jaxopt
         from jaxopt.linear_solve import solve_gmres
 
-        del template
         key = tuple(self.options.values())
         if key not in self._compiled:
             o = self.options
@@ -68,6 +68,9 @@ class JaxoptEquality(Method):
 
             self._compiled[key] = (jax.jit(forward), jax.jit(lambda pull, v: pull(v)))
         self._forward, self._backward = self._compiled[key]
+        (data,) = make_data([template] * self.batch, self)
+        z, pull_back = self._forward(data.P, data.q, data.A, data.b)
+        jax.block_until_ready(self._backward(pull_back, z))
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve; the pull-back comes with the solution."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
+from bpqp_bench.method.data import make_data
 
 
 class Qpax(Method):
@@ -54,11 +55,10 @@ class Qpax(Method):
         return "dense arrays only" if instance.is_sparse else super().unsupported(instance)
 
     def build(self, template: Instance) -> None:
-        """Take the compiled functions of these options, or make them; JAX keeps them a shape."""
+        """Compile both passes for these options and this shape, unless that is done."""
         import jax
         import qpax
 
-        del template
         key = (self.wrt, *self.options.values())
         if key not in self._compiled:
             o = self.options
@@ -76,6 +76,9 @@ class Qpax(Method):
 
             self._compiled[key] = (jax.jit(forward), jax.jit(lambda pull, v: pull(v)))
         self._forward, self._backward = self._compiled[key]
+        (data,) = make_data([template] * self.batch, self)
+        z, pull_back = self._forward(data.P, data.q, data.A, data.b, data.G, data.h)
+        jax.block_until_ready(self._backward(pull_back, z))
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve; the pull-back comes with the solution, so that nothing is solved twice."""

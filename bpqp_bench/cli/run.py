@@ -52,6 +52,15 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 @click.option("--reference-limit", type=float, default=900.0, help="Seconds a reference may take.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: new one).")
 @click.option("--resume", is_flag=True, help="Go on with the run directory given by --out.")
+@click.option(
+    "--executor",
+    "executor_name",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="Where to measure: here, or on the workers of a Dask cluster.",
+)
+@click.option("--scheduler", help="Address of the Dask scheduler, e.g. tcp://host:8786.")
 @click.option("--shard", help="Only part K of N of the plan, as K/N.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the plan as JSON.")
@@ -61,6 +70,8 @@ def run(
     out: Path | None,
     resume: bool,
     shard: str | None,
+    executor_name: str,
+    scheduler: str | None,
     dry_run: bool,
     as_json: bool,
     memory_limit: str | None,
@@ -83,7 +94,7 @@ def run(
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.results.overview import all_failed, overview
-    from bpqp_bench.runner.execute import Options, execute, open_run
+    from bpqp_bench.runner.execute import Executor, Options, execute, open_run
     from bpqp_bench.runner.plan import Shard
 
     registry = Registry(methods_dirs, problems_dirs)
@@ -104,6 +115,13 @@ def run(
             plan = plan.shard(Shard.parse(shard))
         limit = None if memory_limit is None else _bytes(memory_limit)
         options = Options(memory_limit=limit, reference_limit_s=reference_limit)
+    executor: Executor | None = None
+    if executor_name == "dask":
+        from bpqp_bench.runner.dask_executor import DaskExecutor
+
+        if scheduler is None:
+            raise SpecError("--executor dask needs --scheduler ADDRESS")
+        executor = DaskExecutor(scheduler, options)
     if dry_run:
         click.echo(json.dumps(plan.to_dict(), indent=1) if as_json else plan.describe())
         return
@@ -115,7 +133,8 @@ def run(
         show_time_left() as time_left,
     ):
         click.echo(f"run {path}")
-        summary = execute(plan, directory, (methods_dirs, problems_dirs), time_left, options)
+        folders = (methods_dirs, problems_dirs)
+        summary = execute(plan, directory, folders, time_left, options, executor)
         rows = overview(directory.measurements)
     overview_table(rows)
     say(summary.describe())

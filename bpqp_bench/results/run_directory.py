@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -51,9 +51,7 @@ class RunDirectory:
         self._store = RecordStore(path / MEASUREMENTS, MEASUREMENT)
 
     @classmethod
-    def create(
-        cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]
-    ) -> RunDirectory:
+    def create(cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Self:
         """Make a new run directory.
 
         Raises
@@ -76,9 +74,7 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
-    def resume(
-        cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]
-    ) -> RunDirectory:
+    def resume(cls, path: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Self:
         """Open a run directory to go on with it.
 
         A last line that was cut in the middle is moved to ``measurements.cut``.
@@ -120,7 +116,7 @@ class RunDirectory:
         """Close the files and release the directory."""
         self._store.close()
 
-    def __enter__(self) -> RunDirectory:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

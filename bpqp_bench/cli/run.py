@@ -43,7 +43,10 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 @click.option("--first-seed", type=int, default=0, show_default=True, help="First instance.")
 @click.option("--warmups", type=int, default=1, show_default=True, help="Calls before counting.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of a worker.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or a torch device.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@click.option("--batch", "batches", type=int, multiple=True, help="Problems a call (default: 1).")
+@click.option("--dtype", default="float64", show_default=True, help="float64 or float32.")
+@click.option("--upstream", help="Loss gradient: ones, random or family (default: the family's).")
 @click.option("--wrt", default="q", show_default=True, help="Parameters: q,P,A,b,G,h or all.")
 @click.option("--time-limit", type=float, help="Seconds a pass may take.")
 @click.option("--build-limit", type=float, help="Seconds a build may take.")
@@ -196,21 +199,26 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
             return value
         return of_profile if chosen is not None else otherwise
 
-    request = Request(
-        methods=asked["methods"],
-        families=asked["families"],
-        sizes=sizes,
-        instances=pick(asked["instances"], chosen and chosen.instances, 5),
-        call_limit_s=pick(asked["time_limit"], chosen and chosen.call_limit_s, 60.0),
-        build_limit_s=pick(asked["build_limit"], chosen and chosen.build_limit_s, 120.0),
-        cell_budget_s=pick(asked["budget"], chosen and chosen.cell_budget_s, None),
-        first_seed=asked["first_seed"],
-        warmups=asked["warmups"],
-        wrt=wrt,
-        device=asked["device"],
-        threads=asked["threads"],
-    )
-    return make_plan([request], registry)
+    def request(batch: int) -> Request:
+        return Request(
+            methods=asked["methods"],
+            families=asked["families"],
+            sizes=sizes,
+            instances=pick(asked["instances"], chosen and chosen.instances, 5),
+            call_limit_s=pick(asked["time_limit"], chosen and chosen.call_limit_s, 60.0),
+            build_limit_s=pick(asked["build_limit"], chosen and chosen.build_limit_s, 120.0),
+            cell_budget_s=pick(asked["budget"], chosen and chosen.cell_budget_s, None),
+            first_seed=asked["first_seed"],
+            warmups=asked["warmups"],
+            wrt=wrt,
+            device=asked["device"],
+            threads=asked["threads"],
+            batch=batch,
+            dtype=asked["dtype"],
+            upstream=asked["upstream"] or "",
+        )
+
+    return make_plan([request(batch) for batch in asked["batches"] or (1,)], registry)
 
 
 def _kept(path: Path) -> tuple[Plan, str | None, Any]:

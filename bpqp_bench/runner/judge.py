@@ -7,12 +7,12 @@ process of its own keeps the parent small, and a reference that fails costs only
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import pickle
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,47 @@ from bpqp_bench.errors import BenchError
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import Instance, Size
 from bpqp_bench.reference import ReferenceCache, ReferenceSolution, compute_reference
-from bpqp_bench.reference.accuracy import gradient_accuracy, solution_accuracy
-from bpqp_bench.runner.shared_arrays import read_parcel, write_parcel
+from bpqp_bench.reference.accuracy import Accuracy, gradient_accuracy, solution_accuracy
+from bpqp_bench.results.measurement import Status
+from bpqp_bench.runner.messages import (
+    Adopt,
+    AnswerData,
+    Close,
+    Done,
+    Draw,
+    Failure,
+    FindReference,
+    Found,
+    Judge,
+    Judged,
+    Prefetch,
+    Request,
+    WasDrawn,
+    decode,
+    unpack_answer,
+)
+from bpqp_bench.runner.shared_arrays import read_shared, write_shared
 
-__all__ = ["Desk"]
+__all__ = ["REQUESTS", "Desk"]
+
+REQUESTS = Draw | Prefetch | FindReference | Judge | Adopt | Close
 
 # Gradients of matrices at the largest sizes take hundreds of megabytes each; not kept on disk.
 _LARGEST_CACHED = 16_000_000
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """One problem of a batch; without a reference only residuals are known."""
+
+    solution: dict[str, float]
+    accuracy: dict[str, Accuracy]
+    reference: ReferenceSolution | None
+    reason: str
+
+
 class Desk:
-    """Answers "draw", "reference", "judge" and "close".
+    """Draws instances, computes references, judges answers.
 
     Parameters
     ----------
@@ -49,92 +79,110 @@ class Desk:
         self._fds: dict[str, int] = {}
         # By hash; a string is the reason why there is none.
         self._references: dict[str, ReferenceSolution | str] = {}
+        self._answers: dict[type[Request], tuple[Callable[[Any], Done], type[Done]]] = {
+            Draw: (self._draw, WasDrawn),
+            Prefetch: (self._prefetch, Found),
+            FindReference: (self._reference, Found),
+            Judge: (self._judge, Judged),
+            Adopt: (self._adopt, Done),
+            Close: (self._close, Done),
+        }
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes | None]:
+    def __call__(self, request: Draw | Prefetch | FindReference | Judge | Adopt | Close) -> Done:
         """Answer one request; what goes wrong is an answer too."""
-        arguments = {key: value for key, value in request.items() if key != "do"}
-        what: Callable[..., Mapping[str, Any]] = getattr(self, f"_{request['do']}")
+        answer, reply = self._answers[type(request)]
         try:
-            return {"failed": None, **what(**arguments)}, None
+            return answer(request)
         except BaseException as error:
             traceback.print_exc()
-            return {"failed": _one_line(error), "yours": isinstance(error, BenchError)}, None
+            return reply(Failure(Status.ERROR, _one_line(error)))
 
-    def _draw(self, family: str, size: str, seed: int) -> Mapping[str, Any]:
-        choice = self._registry.family(family)
-        drawn = choice.draw(Size.parse(size), seed)
+    def _instance(self, request: Draw | Prefetch) -> Instance:
+        drawn = self._registry.family(request.family).draw(Size.parse(request.size), request.seed)
         bare = replace(drawn, planted=None)
-        fd, path = write_parcel(bare)
-        sha256 = bare.sha256
-        self._close((sha256,))
-        self._drawn[sha256], self._fds[sha256] = bare, fd
-        return {"sha256": sha256, "path": path, "n": bare.n, "m": Size.parse(size).m}
+        if request.upstream == "ones":
+            return bare if bare.upstream is None else replace(bare, upstream=None, sha256="")
+        if request.upstream == "random":
+            rng = np.random.default_rng(np.random.SeedSequence((request.seed, 2)))
+            return replace(bare, upstream=rng.standard_normal(bare.n), sha256="")
+        return bare
 
-    def _prefetch(
-        self, family: str, size: str, seed: int, wrt: tuple[str, ...]
-    ) -> Mapping[str, Any]:
-        """Compute a reference into the cache and forget it."""
-        drawn = self._registry.family(family).draw(Size.parse(size), seed)
-        started = time.perf_counter()
-        self._compute(replace(drawn, planted=None), wrt)
-        return {"seconds": time.perf_counter() - started}
+    def _draw(self, request: Draw) -> WasDrawn:
+        bare = self._instance(request)
+        fd, path = write_shared(bare)
+        self._close(Close((bare.sha256,)))
+        self._drawn[bare.sha256], self._fds[bare.sha256] = bare, fd
+        return WasDrawn(sha256=bare.sha256, path=path)
 
-    def _reference(self, sha256: str, wrt: tuple[str, ...]) -> Mapping[str, Any]:
+    def _prefetch(self, request: Prefetch) -> Found:
+        bare = self._instance(request)
         started = time.perf_counter()
-        found = self._find(self._drawn[sha256], wrt)
-        return {
-            "seconds": time.perf_counter() - started,
-            "reason": found if isinstance(found, str) else None,
-        }
+        self._compute(bare, request.wrt)
+        return Found(seconds=time.perf_counter() - started)
 
-    def _judge(self, sha256: str, wrt: tuple[str, ...], data: bytes) -> Mapping[str, Any]:
-        """Compare an answer, as the worker packed it, with the reference of the problem posed."""
-        solution, gradients, posed = pickle.loads(data)
-        instance = self._drawn[sha256] if posed is None else posed
+    def _reference(self, request: FindReference) -> Found:
         started = time.perf_counter()
-        reference = self._find(instance, wrt)
+        found = [self._find(self._drawn[sha256], request.wrt) for sha256 in request.sha256s]
+        reasons = [reason for reason in found if isinstance(reason, str)]
+        return Found(seconds=time.perf_counter() - started, reason=reasons[0] if reasons else "")
+
+    def _judge(self, request: Judge) -> Judged:
+        answers = decode(request.answers, tuple[AnswerData, ...])
+        started, verdicts = time.perf_counter(), []
+        for sha256, data in zip(request.sha256s, answers, strict=True):
+            verdicts.append(self._verdict(self._drawn[sha256], data, request.wrt))
         seconds = time.perf_counter() - started
+        reasons = [verdict.reason for verdict in verdicts if verdict.reason]
+        # Where the reference is degenerate or zero, an error says nothing about the method.
+        telling = [v for v in verdicts if v.accuracy and _tells(v)] or verdicts
+        worst = max(telling, key=lambda v: _size(v.accuracy.get(request.wrt[0])))
+        names = {name for v in verdicts for name in v.solution}
+        return Judged(
+            seconds=seconds,
+            reason=reasons[0] if reasons else "",
+            solution={n: max((v.solution[n] for v in verdicts if n in v.solution), key=_key)
+                      for n in names},
+            accuracy={} if reasons else {
+                name: max((v.accuracy[name] for v in telling), key=_size) for name in request.wrt
+            },
+            reference=None if reasons or worst.reference is None else worst.reference.summary(),
+        )  # fmt: skip
+
+    def _verdict(self, instance: Instance, data: AnswerData, wrt: tuple[str, ...]) -> _Verdict:
+        """Compare an answer with the reference of the problem that was posed."""
+        answer, posed = unpack_answer(data, wrt)
+        instance, solution = posed or instance, answer.solution
+        reference = self._find(instance, wrt)
         if isinstance(reference, str):
             residuals = instance.residuals(solution.z, solution.nu, solution.lam, solution.mu)
-            return {
-                "seconds": seconds,
-                "reason": reference,
-                "solution": {
-                    "primal_residual": residuals.primal,
-                    "dual_residual": residuals.dual,
-                    "complementarity": residuals.complementarity,
-                },
-                "accuracy": {},
-                "reference": None,
+            found = {
+                "primal_residual": residuals.primal,
+                "dual_residual": residuals.dual,
+                "complementarity": residuals.complementarity,
             }
+            return _Verdict(found, {}, None, reference)
         accuracy = {
-            name: gradient_accuracy(gradients[name], reference.gradients[name]) for name in wrt
+            name: gradient_accuracy(answer.gradients[name], reference.gradients[name])
+            for name in wrt
         }
-        return {
-            "seconds": seconds,
-            "reason": None,
-            "solution": solution_accuracy(instance, solution, reference),
-            "accuracy": accuracy,
-            "reference": reference.summary(),
-        }
+        return _Verdict(solution_accuracy(instance, solution, reference), accuracy, reference, "")
 
-    def _adopt(self, path: str, wrt: tuple[str, ...], reason: str) -> Mapping[str, Any]:
-        """Take over an instance; a reason says why there is no reference of it, "" nothing."""
-        instance: Instance = read_parcel(path)
+    def _adopt(self, request: Adopt) -> Done:
+        instance = read_shared(request.path)
         self._drawn[instance.sha256] = instance
-        if reason:
-            self._references[f"{instance.sha256} {wrt}"] = reason
-        return {}
+        if request.reason:
+            self._references[f"{instance.sha256} {request.wrt}"] = request.reason
+        return Done()
 
-    def _close(self, sha256s: tuple[str, ...]) -> Mapping[str, Any]:
-        for sha256 in sha256s:
+    def _close(self, request: Close) -> Done:
+        for sha256 in request.sha256s:
             self._drawn.pop(sha256, None)
             fd = self._fds.pop(sha256, None)
             if fd is not None:
                 with contextlib.suppress(OSError):
                     os.close(fd)
         self._references.clear()
-        return {}
+        return Done()
 
     def _find(self, instance: Instance, wrt: tuple[str, ...]) -> ReferenceSolution | str:
         key = f"{instance.sha256} {wrt}"
@@ -151,6 +199,20 @@ class Desk:
         if sum(np.prod(getattr(instance, name).shape) for name in wrt) > _LARGEST_CACHED:
             return compute_reference(instance, upstream, wrt)
         return self._cache.get(instance, upstream, wrt)
+
+
+def _tells(verdict: _Verdict) -> bool:
+    reference = verdict.reference
+    degenerate = reference is not None and reference.certificate.degenerate
+    return not degenerate and any(a.right is not None for a in verdict.accuracy.values())
+
+
+def _size(accuracy: Accuracy | None) -> float:
+    return -1.0 if accuracy is None else _key(accuracy.rel_l2)
+
+
+def _key(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 def _one_line(error: BaseException) -> str:

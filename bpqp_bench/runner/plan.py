@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bpqp_bench.errors import SpecError
-from bpqp_bench.problem.family import TEMPLATE_SEED
+from bpqp_bench.problem.family import TEMPLATE_SEED, FamilyChoice
 from bpqp_bench.problem.instance import DATA_NAMES, Size
 
 if TYPE_CHECKING:
     from bpqp_bench.plugins.registry import Registry
 
-__all__ = ["NO_WARMUP_S", "Block", "Cell", "Plan", "Request", "Shard", "make_plan"]
+__all__ = [
+    "NO_WARMUP_S",
+    "UPSTREAMS",
+    "Block",
+    "Cell",
+    "Plan",
+    "Request",
+    "Shard",
+    "batch_seeds",
+    "make_plan",
+]
 
 # A call that takes longer than this feels no warm-up; further ones would only cost.
 NO_WARMUP_S = 2.0
 _MAX_INSTANCES = 1_000_000
+UPSTREAMS = ("ones", "random", "family")
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,12 @@ class Request:
         Limits on one pass, on `build`, and on all measured calls of a cell (None: no budget).
     warmups
         Further calls before counting, after the first.
-    wrt, batch, dtype, device, threads
+    wrt, dtype, device, threads
         The rest of the cell.
+    batch
+        B problems a call: instance i is then the seeds i·B to (i + 1)·B − 1.
+    upstream
+        v = ∂L/∂z*: "ones", "random" (standard normal, by seed), or "" for what the family declares.
     """
 
     methods: tuple[str, ...]
@@ -60,6 +75,7 @@ class Request:
     dtype: str = "float64"
     device: str = "cpu"
     threads: int = 1
+    upstream: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,14 +129,16 @@ class Block:
     device: str
     threads: int
     cells: tuple[Cell, ...]
+    upstream: str = "ones"
 
     @property
     def key(self) -> str:
         """Identity by content, without its cells: "qp 10x5 wrt=q batch=1 float64 cpu threads=1"."""
-        return (
+        key = (
             f"{self.family} {self.size} wrt={','.join(self.wrt)} batch={self.batch} "
             f"{self.dtype} {self.device} threads={self.threads}"
         )
+        return key if self.upstream == "ones" else f"{key} upstream={self.upstream}"
 
     def with_cells(self, cells: Iterable[Cell]) -> Block:
         """Return the block with further cells, those of one method merged."""
@@ -274,6 +292,7 @@ def make_plan(requests: Sequence[Request], registry: Registry) -> Plan:
                     device=request.device,
                     threads=request.threads,
                     cells=(),
+                    upstream=request.upstream or _declared_upstream(family),
                 )
                 cells = [_cell(request, registry, text) for text in request.methods]
                 blocks[block.key] = blocks.get(block.key, block).with_cells(cells)
@@ -285,6 +304,8 @@ def make_plan(requests: Sequence[Request], registry: Registry) -> Plan:
 
 def _cell(request: Request, registry: Registry, text: str) -> Cell:
     method = registry.method(text)
+    if reason := method.cls.refuses(request.device, request.dtype):
+        raise SpecError(reason)
     budget = request.cell_budget_s
     return Cell(
         method=method.key,
@@ -303,7 +324,11 @@ def _check(request: Request) -> None:
         raise SpecError(f"first seed {request.first_seed} is negative; seeds are 0, 1, 2, …")
     if not 1 <= request.instances <= _MAX_INSTANCES:
         raise SpecError(f"{request.instances} instances asked for; ask for at least 1")
-    if request.first_seed + request.instances > TEMPLATE_SEED:
+    if request.batch < 1:
+        raise SpecError(f"a batch of {request.batch} asked for; ask for at least 1")
+    if request.upstream not in ("", *UPSTREAMS):
+        raise SpecError(f"upstream={request.upstream} is not one of {', '.join(UPSTREAMS)}")
+    if (request.first_seed + request.instances) * request.batch > TEMPLATE_SEED:
         raise SpecError(f"seeds go up to {TEMPLATE_SEED - 1}; those above are kept for warm-up")
     if request.warmups < 0:
         raise SpecError(f"{request.warmups} warm-up calls asked for; ask for 0 or more")
@@ -317,11 +342,18 @@ def _check(request: Request) -> None:
     if unknown or not request.wrt:
         known = ",".join(DATA_NAMES)
         raise SpecError(f"no gradient with respect to {','.join(unknown) or '()'}; use {known}")
-    if request.batch != 1 or request.dtype != "float64":
-        raise SpecError(
-            f"batch {request.batch} in {request.dtype} cannot be measured yet; "
-            "use batch 1 and float64"
-        )
+
+
+def _declared_upstream(family: FamilyChoice) -> str:
+    return "ones" if family.family.upstream is None else "family"
+
+
+def batch_seeds(seed: int, batch: int) -> range:
+    """Return the seeds of the problems of batch number ``seed``; a template is one problem."""
+    if seed == TEMPLATE_SEED:
+        return range(seed, seed + 1)
+    first = seed if seed > TEMPLATE_SEED else seed * batch
+    return range(first, first + batch)
 
 
 def _cost(block: Block) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,9 +12,17 @@ from bpqp_bench.problem.instance import Size
 from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 from bpqp_bench.results.measurement import Measurement, Role, Status, content_key
+from bpqp_bench.runner.messages import Called, Judged
 from bpqp_bench.runner.plan import Block, Cell
 
-__all__ = ["Outcome", "Problem", "is_fatal", "make_measurement", "measurement_key"]
+__all__ = [
+    "Outcome",
+    "Problem",
+    "from_reply",
+    "is_fatal",
+    "make_measurement",
+    "measurement_key",
+]
 
 # The solver's own words for an answer that it stands by; "approximate" is that of a learned one.
 _ANSWERED = ("solved", "approximate")
@@ -83,40 +90,38 @@ def is_fatal(status: Status, stage: object) -> bool:
     return status in _FATAL or (status != Status.OK and stage == "build")
 
 
-def from_answer(meta: Mapping[str, Any], judged: Mapping[str, Any] | None) -> Outcome:
+def from_reply(called: Called, judged: Judged | None) -> Outcome:
     """Read what a worker, and maybe the desk, said about a call that came back."""
-    forward, backward = meta["forward"], meta["backward"]
-    seconds = sum(part.call for part in (forward, backward) if part is not None)
-    info = _plain(meta.get("info", {}))
-    if meta["failed"] is not None:
-        status, cause = meta["failed"]
-    elif meta["solver_status"] in _ANSWERED:
+    passes = [part for part in (called.forward, called.backward) if part is not None]
+    info, statuses = called.info, called.statuses
+    open_ends = [status for status in statuses if status not in _ANSWERED]
+    said = open_ends[0] if open_ends else (statuses[0] if statuses else "")
+    if called.failed is not None:
+        status, cause = Status(called.failed.status), called.failed.cause
+    elif not open_ends:
         status, cause = Status.OK, ""
     else:
-        status, cause = Status.NOT_CONVERGED, f"the solver says: {meta['solver_status']}"
-    outcome = Outcome(
-        status=Status(status),
+        many = f" ({len(open_ends)} of {len(statuses)})" if len(statuses) > 1 else ""
+        status, cause = Status.NOT_CONVERGED, f"the solver says: {said}{many}"
+    if len(set(statuses)) > 1:
+        info = {**info, "statuses": list(statuses)}
+    if judged is not None and judged.reason:
+        info = {**info, "no_reference": judged.reason}
+    return Outcome(
+        status=status,
         cause=cause,
-        stage=None if meta["failed"] is None else cause.partition(":")[0],
-        seconds=seconds,
-        forward=forward,
-        backward=backward,
-        solver_status=meta.get("solver_status", ""),
-        iterations=meta.get("iterations"),
+        stage=None if called.failed is None else cause.partition(":")[0],
+        seconds=sum(part.call for part in passes),
+        forward=called.forward,
+        backward=called.backward,
+        solver_status=said,
+        iterations=called.iterations,
         info=info,
-        peak_memory=meta.get("peak"),
-        posed=meta.get("posed"),
-    )
-    if judged is None:
-        return outcome
-    if judged["reason"] is not None:
-        info = {**info, "no_reference": judged["reason"]}
-    return replace(
-        outcome,
-        info=info,
-        solution=judged["solution"],
-        accuracy=judged["accuracy"],
-        reference=judged["reference"],
+        peak_memory=called.peak,
+        posed=called.posed,
+        solution={} if judged is None else judged.solution,
+        accuracy={} if judged is None else judged.accuracy,
+        reference=None if judged is None else judged.reference,
     )
 
 
@@ -174,6 +179,7 @@ def make_measurement(
         device=block.device,
         threads=block.threads,
         wrt=block.wrt,
+        upstream=block.upstream,
         posed=outcome.posed,
         start=str(info.get("start", "cold")),
         order=order,
@@ -197,14 +203,3 @@ def make_measurement(
         reference=outcome.reference,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-
-
-def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain JSON values: NumPy's numbers become numbers, anything else its text."""
-
-    def convert(value: object) -> object:
-        return value.item() if hasattr(value, "item") and getattr(value, "size", 2) == 1 \
-            else str(value)  # fmt: skip
-
-    result: dict[str, Any] = json.loads(json.dumps(dict(info), default=convert))
-    return result

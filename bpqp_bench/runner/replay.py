@@ -8,28 +8,23 @@ user's family are kept as data beside the failure.
 from __future__ import annotations
 
 import tempfile
-import zipfile
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import scipy.sparse as sp
 
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.plugins.registry import Registry, builtin_directory
 from bpqp_bench.plugins.specification import parse_spec
 from bpqp_bench.problem.family import TEMPLATE_SEED
-from bpqp_bench.problem.instance import Array, Instance, Matrix, SecondOrderCone, Size
+from bpqp_bench.problem.storage import load_instance, save_instance
 from bpqp_bench.results.measurement import Measurement, Status
 from bpqp_bench.results.run_directory import load_measurements
 from bpqp_bench.runner.plan import Block, Cell
 from bpqp_bench.runner.records import Outcome
-from bpqp_bench.runner.shared_arrays import read_parcel, write_parcel
+from bpqp_bench.runner.shared_arrays import read_shared, write_shared
 from bpqp_bench.runner.time_split import Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
-from bpqp_bench.runner.worker_pool import Crew, Drawn
+from bpqp_bench.runner.worker_pool import Crew, Drawn, group_of
 
-__all__ = ["keep_inputs", "load_instance", "replay_call", "save_instance"]
+__all__ = ["keep_inputs", "replay_call"]
 
 _KEPT = (
     *(Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.CRASH),
@@ -39,8 +34,10 @@ _FOLDER = "inputs"
 _LOG_LINES = 30
 
 
-def keep_inputs(run: Path, measurement: Measurement, parcel: str, registry: Registry) -> None:
-    """Keep the instance of a failed call unless it can be drawn again.
+def keep_inputs(
+    run: Path, measurement: Measurement, sha256: str, shared: str, registry: Registry
+) -> None:
+    """Keep an instance of a failed call unless it can be drawn again.
 
     Parameters
     ----------
@@ -48,8 +45,8 @@ def keep_inputs(run: Path, measurement: Measurement, parcel: str, registry: Regi
         Run directory.
     measurement
         What came of the call.
-    parcel
-        Where the instance lies (`bpqp_bench.runner.shared_arrays`).
+    sha256, shared
+        Hash of the instance, and where it lies (`bpqp_bench.runner.shared_arrays`).
     registry
         Knows where the family came from.
     """
@@ -58,11 +55,11 @@ def keep_inputs(run: Path, measurement: Measurement, parcel: str, registry: Regi
     name, _ = parse_spec(measurement.family)
     if Path(registry.families[name].path).parent == builtin_directory("problems"):
         return
-    path = run / _FOLDER / f"{measurement.instance}.npz"
+    path = run / _FOLDER / f"{sha256}.npz"
     if not path.exists():
         try:
             path.parent.mkdir(exist_ok=True)
-            save_instance(read_parcel(parcel), path)
+            save_instance(read_shared(shared), path)
         except OSError as error:
             raise ResultsError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -120,75 +117,6 @@ def replay_call(
     return "\n".join([*lines, *tail])
 
 
-def save_instance(instance: Instance, path: Path) -> None:
-    """Write the data of an instance as npz, bit by bit."""
-    arrays: dict[str, Array] = {}
-
-    def put(name: str, value: Matrix) -> None:
-        if sp.issparse(value):
-            stored = value.tocsc()
-            arrays[f"{name}.data"] = stored.data
-            arrays[f"{name}.indices"] = stored.indices
-            arrays[f"{name}.indptr"] = stored.indptr
-            arrays[f"{name}.shape"] = np.array(stored.shape)
-        else:
-            arrays[name] = np.asarray(value)
-
-    for name in ("P", "q", "A", "b", "G", "h"):
-        put(name, getattr(instance, name))
-    if instance.upstream is not None:
-        put("upstream", instance.upstream)
-    for index, cone in enumerate(instance.cones):
-        for name in ("F", "g", "c", "d"):
-            put(f"cone{index}.{name}", getattr(cone, name))
-    facts = (instance.problem_class, instance.family, str(instance.size), str(instance.seed))
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, facts=np.array(facts), **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
-
-
-def load_instance(path: Path) -> Instance:
-    """Read what `save_instance` wrote.
-
-    Raises
-    ------
-    ResultsError
-        If it cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        count = len({name.partition(".")[0] for name in arrays if name.startswith("cone")})
-        problem_class, family, size, seed = (str(text) for text in arrays["facts"])
-        return Instance(
-            **{name: _get(arrays, name) for name in ("P", "q", "A", "b", "G", "h")},
-            cones=tuple(
-                SecondOrderCone(
-                    F=_get(arrays, f"cone{index}.F"),
-                    g=arrays[f"cone{index}.g"],
-                    c=arrays[f"cone{index}.c"],
-                    d=float(arrays[f"cone{index}.d"]),
-                )
-                for index in range(count)
-            ),
-            problem_class=problem_class,  # type: ignore[arg-type]
-            family=family,
-            size=Size.parse(size),
-            seed=int(seed),
-            upstream=arrays.get("upstream"),
-        )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ResultsError(f"{path} cannot be read: {error}") from None
-
-
-def _get(arrays: dict[str, Array], name: str) -> Matrix:
-    if name in arrays:
-        return arrays[name]
-    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
-    return sp.csc_matrix(parts, shape=tuple(arrays[f"{name}.shape"]))
-
-
 def _find(run: Path, key: str) -> Measurement:
     found = [m for m in load_measurements(run) if key and m.key.startswith(key)]
     if not found:
@@ -220,6 +148,7 @@ def _cell_of(then: Measurement, worker: str, time_limit_s: float | None) -> tupl
         device=then.device,
         threads=then.threads,
         cells=(cell,),
+        upstream=then.upstream,
     )
     return block, cell
 
@@ -231,29 +160,17 @@ def _call_again(
     if not isinstance(template, Drawn):
         raise ResultsError(f"the template of {block.key} cannot be drawn: {template}")
     problem = _problem(crew, block, then, run)
-    group = (cell.worker, block.threads, block.device)
+    group = group_of(block, cell)
     if (broken := crew.ensure(group, cell.method)) is not None:
         return broken
     try:
-        answer, _ = crew.ask(
-            group,
-            limits,
-            "build",
-            id="replay",
-            method=cell.method,
-            wrt=block.wrt,
-            device=block.device,
-            template=template.path,
-        )
+        built = crew.build(block, cell, limits, "replay", template)
     except WorkerFailure as failed:
         return Outcome(Status(failed.status), failed.cause, stage="build", seconds=failed.seconds)
-    if answer["failed"] is not None:
-        status, cause = answer["failed"]
-        return Outcome(
-            Status(status), cause, stage="build", seconds=float(answer.get("build_s", 0.0))
-        )
+    if (why := built.failed) is not None:
+        return Outcome(Status(why.status), why.cause, stage="build", seconds=built.build_s)
     if then.info.get("stage") == "build":
-        return Outcome(Status.OK, seconds=float(answer["build_s"]))
+        return Outcome(Status.OK, seconds=built.build_s)
     outcome = crew.call(group, limits, "replay", problem, block.wrt, judge=True)
     return outcome.held_to(cell.call_limit_s)
 
@@ -264,8 +181,8 @@ def _problem(crew: Crew, block: Block, then: Measurement, run: Path) -> Drawn:
         instance = load_instance(kept)
         if instance.sha256 != then.instance:
             raise ResultsError(f"{kept} does not hold the instance that its name says")
-        fd, path = write_parcel(replace(instance, planted=None))
-        drawn = Drawn(then.seed, then.instance, path, fd)
+        fd, path = write_shared(instance)
+        drawn = Drawn.of(then.seed, [(then.instance, path, fd)])
         crew.lend(drawn)
         return drawn
     problem = crew.draw(block, then.seed)

@@ -22,7 +22,7 @@ from bpqp_bench.runner.replay import keep_inputs
 from bpqp_bench.runner.time_left import Kind, TimeLeft, Work
 from bpqp_bench.runner.time_split import RunSummary, Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
-from bpqp_bench.runner.worker_pool import Crew, Drawn, Group
+from bpqp_bench.runner.worker_pool import Crew, Drawn, Group, group_of
 
 __all__ = ["LocalRun", "Options"]
 
@@ -72,7 +72,7 @@ class _Cell:
 
     @property
     def group(self) -> Group:
-        return (self.cell.worker, self.block.threads, self.block.device)
+        return group_of(self.block, self.cell)
 
     @property
     def build_kind(self) -> Kind:
@@ -174,11 +174,14 @@ class LocalRun:
         """Take over what an earlier sitting has measured."""
         known: dict[tuple[object, ...], list[Measurement]] = {}
         for m in self._directory.measurements:
-            setting = (m.wrt, m.batch, m.dtype, m.device, m.threads)
+            setting = (m.wrt, m.batch, m.dtype, m.device, m.threads, m.upstream)
             known.setdefault((m.method, m.family, m.size, *setting), []).append(m)
         for state in self._cells:
             block = state.block
-            setting = (block.wrt, block.batch, block.dtype, block.device, block.threads)
+            setting = (
+                *(block.wrt, block.batch, block.dtype),
+                *(block.device, block.threads, block.upstream),
+            )
             for m in known.get((state.cell.method, block.family, block.size, *setting), []):
                 seconds = sum(part.call for part in (m.forward, m.backward) if part is not None)
                 if m.role == "measured":
@@ -306,29 +309,19 @@ class LocalRun:
             return failure
         with self._watch("other"):
             try:
-                answer, _ = self._crew.ask(
-                    group,
-                    self._limits(cell),
-                    "build",
-                    id=state.id,
-                    method=cell.method,
-                    wrt=block.wrt,
-                    device=block.device,
-                    template=template.path,
-                )
+                built = self._crew.build(block, cell, self._limits(cell), state.id, template)
             except WorkerFailure as failed:
                 self._watch.move("builds", failed.seconds)
                 return Outcome(
                     Status(failed.status), failed.cause, stage="build", build_s=failed.seconds
                 )
-            seconds = float(answer.get("build_s", 0.0))
+            seconds = built.build_s
             self._watch.move("builds", seconds)
-        if answer["failed"] is not None:
-            status, cause = answer["failed"]
-            return Outcome(Status(status), cause, stage="build", build_s=seconds)
+        if (why := built.failed) is not None:
+            return Outcome(Status(why.status), why.cause, stage="build", build_s=seconds)
         state.pid = self._crew.pid(group)
         state.build_s = seconds
-        state.phases_split = bool(answer["phases_split"])
+        state.phases_split = built.phases_split
         return Outcome(Status.OK, build_s=seconds)
 
     def _call(self, state: _Cell, problem: Drawn, role: Role, order: int) -> Outcome:
@@ -382,7 +375,8 @@ class LocalRun:
             memory_limit=self._memory,
         )
         with self._watch("write"):
-            keep_inputs(self._directory.path, measurement, problem.path, self._registry)
+            for sha256, path in zip(problem.sha256s, problem.paths, strict=True):
+                keep_inputs(self._directory.path, measurement, sha256, path, self._registry)
             self._directory.append(measurement)
         if why := outcome.info.get("no_reference"):
             self._unjudged[f"{state.block.family} {state.block.size}: {why}"] += 1

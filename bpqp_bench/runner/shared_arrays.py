@@ -7,57 +7,59 @@ own, so that a method which changes its input changes nobody else's.
 from __future__ import annotations
 
 import os
-import pickle
 import struct
 import tempfile
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 
-__all__ = ["read_parcel", "write_parcel"]
+from bpqp_bench.problem.instance import Instance
+from bpqp_bench.problem.storage import from_arrays, to_arrays
 
-_HEADER = struct.Struct("<QQ")
+__all__ = ["read_shared", "write_shared"]
+
+_LENGTH = struct.Struct("<Q")
 
 
-def write_parcel(content: object) -> tuple[int, str]:
-    """Write a picklable object.
+class _Head(msgspec.Struct):
+    sha256: str
+    arrays: dict[str, tuple[str, tuple[int, ...]]]  # type and shape, in the order of the data
+
+
+def write_shared(instance: Instance) -> tuple[int, str]:
+    """Write an instance, without what was planted.
 
     Returns
     -------
     tuple
-        File descriptor that keeps the parcel alive until it is closed, and the path under which
-        other processes of this user can read it while it is.
+        File descriptor that keeps the data alive until it is closed, and the path under which
+        other processes of this user can read them while it is.
     """
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(content, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
+    arrays = {name: np.ascontiguousarray(array) for name, array in to_arrays(instance).items()}
+    kinds = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+    head = msgspec.msgpack.encode(_Head(instance.sha256, kinds))
     fd = _anonymous_file()
     with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(_HEADER.pack(len(head), len(views)))
-        file.write(head)
-        for view in views:
-            file.write(struct.pack("<Q", view.nbytes))
-            file.write(view)
+        file.write(_LENGTH.pack(len(head)) + head)
+        for array in arrays.values():
+            file.write(array.data if array.size else b"")
     return fd, f"/proc/{os.getpid()}/fd/{fd}"
 
 
-def read_parcel(path: str) -> Any:
+def read_shared(path: str) -> Instance:
     """Return a private, writable copy of what was written."""
     with open(path, "rb") as file:
-        size, count = _HEADER.unpack(file.read(_HEADER.size))
-        head = file.read(size)
-        buffers = [_read_buffer(file) for _ in range(count)]
-    return pickle.loads(head, buffers=buffers)
-
-
-def _read_buffer(file: BinaryIO) -> Any:
-    (size,) = struct.unpack("<Q", file.read(8))
-    # NumPy's own allocation, so that alignment is that of any other array.
-    buffer = np.empty(size, dtype=np.uint8)
-    got = cast(Any, file).readinto(buffer.data) if size else 0
-    if got != size:
-        raise EOFError(f"parcel ends after {got} of {size} bytes")
-    return buffer
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        head = msgspec.msgpack.decode(file.read(length), type=_Head)
+        arrays = {}
+        for name, (kind, shape) in head.arrays.items():
+            # NumPy's own allocation, so that alignment is that of any other array.
+            arrays[name] = array = np.empty(shape, dtype=kind)
+            got = cast(Any, file).readinto(array.data) if array.size else 0
+            if got != array.nbytes:
+                raise EOFError(f"{path} ends after {got} of {array.nbytes} bytes of {name}")
+    return from_arrays(arrays, head.sha256)
 
 
 def _anonymous_file() -> int:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from bpqp_bench.runner.heartbeat import Stage, StagePage
 from bpqp_bench.runner.memory_limit import free_memory
+from bpqp_bench.runner.messages import (
+    Channel,
+    Done,
+    Garbled,
+    Request,
+    Setting,
+    decode,
+    encode,
+)
 from bpqp_bench.runner.process_tree import end_tree, resident_memory
 
 __all__ = ["Folders", "Limits", "Worker", "WorkerFailure", "memory_default", "worker_environment"]
 
+_Reply = TypeVar("_Reply", bound=Done)
 Folders = tuple[tuple[Path, ...], tuple[Path, ...]]
 
-# How often limits are looked at while an answer is awaited. Rare enough not to be felt by the call
-# that is being measured, often enough that little memory can be taken in between.
-_POLL_S = 0.025
 _LOG_MOST, _LOG_KEPT = 16 * 2**20, 8 * 2**20
 _MEMORY_SHARE = 0.8
 _MEMORY_RESERVE = 512 * 2**20
@@ -137,48 +142,55 @@ class Worker:
                 start_new_session=True,  # Ctrl-C is for the run, which ends its workers itself
             )
         theirs.close()
-        self._connection = Connection(ours.detach())
+        self._channel = Channel(ours)
+        self._number = 0
         self._log = log
-        absolute = tuple(tuple(folder.resolve() for folder in group) for group in folders)
-        self._send({"folders": absolute, "threads": threads, "cache": str(cache)})
+        methods, problems = (tuple(str(f.resolve()) for f in group) for group in folders)
+        with contextlib.suppress(OSError):
+            self._channel.send(0, encode(Setting(methods, problems, threads, str(cache))))
 
     @property
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
 
-    def send(self, do: str, data: bytes | None = None, /, **arguments: Any) -> None:
-        """Send a request; `receive` takes its answer."""
+    def send(self, request: Request) -> None:
+        """Send a request; `receive` takes its reply."""
         # The worker enters its own stage when it wakes up; until then the limit counts from here.
         self._page.enter("other")
-        self._send({"do": do, "follows": data is not None, **arguments})
-        if data is not None:
-            with contextlib.suppress(OSError):  # a dead process shows in `receive`
-                self._connection.send_bytes(data)
+        self._number += 1
+        with contextlib.suppress(OSError):  # a dead process shows in `receive`
+            self._channel.send(self._number, encode(request))
 
-    def receive(self, limits: Limits) -> tuple[Mapping[str, Any], bytes | None]:
-        """Wait for the answer.
+    def receive(self, limits: Limits, kind: type[_Reply]) -> _Reply:
+        """Wait for the reply, of a kind.
 
         Raises
         ------
         WorkerFailure
-            If the process died, or broke a limit and was ended.
+            If the process died, wrote something else, or broke a limit and was ended.
         """
-        answer = pickle.loads(self._bytes(limits))
-        data = self._bytes(limits) if answer.pop("follows", False) else None
-        return answer, data
+        try:
+            while True:
+                number, message = self._channel.receive(lambda: self._check(limits))
+                if number == self._number:
+                    return decode(message, kind)
+                if number > self._number:
+                    raise Garbled
+        except (EOFError, OSError):
+            raise self._died() from None
+        except Garbled:
+            raise self._ended("crash", "something else wrote to its connection") from None
 
-    def ask(
-        self, limits: Limits, do: str, data: bytes | None = None, /, **arguments: Any
-    ) -> tuple[Mapping[str, Any], bytes | None]:
-        """Send a request and wait for its answer; raises as `receive`."""
-        self.send(do, data, **arguments)
-        return self.receive(limits)
+    def ask(self, limits: Limits, request: Request, kind: type[_Reply]) -> _Reply:
+        """Send a request and wait for its reply; raises as `receive`."""
+        self.send(request)
+        return self.receive(limits, kind)
 
     def ready(self) -> bool:
-        """Whether an answer, or the end of the process, is there."""
+        """Whether a reply, or the end of the process, is there."""
         try:
-            return self._connection.poll(0)
+            return self._channel.ready() or self._process.poll() is not None
         except OSError:
             return True
 
@@ -186,34 +198,28 @@ class Worker:
         """End the process and whatever it started; harmless if it is gone."""
         end_tree(self._process.pid)
         self._process.wait()
-        self._connection.close()
+        self._channel.close()
         self._page.close()
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a dead process shows in `receive`
-            self._connection.send_bytes(pickle.dumps(message, protocol=5))
+    def _check(self, limits: Limits) -> None:
+        if self._process.poll() is not None and not self._channel.ready():
+            raise EOFError
+        stage, seconds = self._page.read()
+        if seconds > limits.of(stage):
+            limit = limits.of(stage)
+            raise self._ended("timeout", f"{stage} took longer than {limit:g} s")
+        _bound(self._log)
+        memory = resident_memory(self._process.pid, limits.memory)
+        if memory > limits.memory:
+            raise self._ended(
+                "out-of-memory",
+                f"{stage} took {memory / 2**20:.0f} MiB, more than the limit of "
+                f"{limits.memory / 2**20:.0f} MiB",
+            )
 
-    def _bytes(self, limits: Limits) -> bytes:
-        while True:
-            try:
-                if self._connection.poll(_POLL_S):
-                    return self._connection.recv_bytes()
-            except (EOFError, OSError):
-                raise self._died() from None
-            stage, seconds = self._page.read()
-            if seconds > limits.of(stage):
-                limit = limits.of(stage)
-                raise self._ended("timeout", f"{stage} took longer than {limit:g} s")
-            _bound(self._log)
-            memory = resident_memory(self._process.pid, limits.memory)
-            if memory > limits.memory:
-                raise self._ended(
-                    "out-of-memory",
-                    f"{stage} took {memory / 2**20:.0f} MiB, more than the limit of "
-                    f"{limits.memory / 2**20:.0f} MiB",
-                )
-
-    def _ended(self, status: Literal["timeout", "out-of-memory"], cause: str) -> WorkerFailure:
+    def _ended(
+        self, status: Literal["timeout", "out-of-memory", "crash"], cause: str
+    ) -> WorkerFailure:
         stage, seconds = self._page.read()
         self.stop()
         return WorkerFailure(status, cause, stage, seconds)

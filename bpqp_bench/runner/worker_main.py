@@ -12,22 +12,22 @@ import ctypes
 import gc
 import importlib
 import os
-import pickle
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
+
+import msgspec
 
 from bpqp_bench.method.contract import Method
 from bpqp_bench.method.data import make_data, make_upstream
 from bpqp_bench.method.measure import (
-    Answer,
+    Call,
     answer_fault,
     clock_for,
     judged_status,
@@ -35,9 +35,26 @@ from bpqp_bench.method.measure import (
 )
 from bpqp_bench.method.phase_clock import PassTime, PhaseClock
 from bpqp_bench.plugins.registry import Registry
-from bpqp_bench.problem.instance import Instance
+from bpqp_bench.results.measurement import Status
 from bpqp_bench.runner.heartbeat import Stage, StagePage
-from bpqp_bench.runner.shared_arrays import read_parcel
+from bpqp_bench.runner.messages import (
+    Build,
+    Built,
+    Called,
+    CallMethod,
+    Channel,
+    Done,
+    Drop,
+    Failure,
+    Setting,
+    Start,
+    decode,
+    encode,
+    pack_answer,
+    plain,
+    plain_text,
+)
+from bpqp_bench.runner.shared_arrays import read_shared
 
 __all__ = ["Host", "main", "serve"]
 
@@ -45,12 +62,8 @@ _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "800"  # of 1000: if the system must end a process, then a worker and not the run
 
 
-class Handler(Protocol):
-    """Answers requests; the second part of an answer is passed on by the parent unread."""
-
-    def __call__(self, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes | None]:
-        """Return an answer and, maybe, a pickle for another process."""
-        ...
+Reply = msgspec.Struct
+Handler = Callable[[Any], Reply]
 
 
 class Host:
@@ -73,144 +86,141 @@ class Host:
         self._built: dict[str, Method] = {}
         self._clocks: dict[str, PhaseClock] = {}
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes | None]:
-        """Answer "start", "build", "call" or "drop"."""
-        arguments = {key: value for key, value in request.items() if key != "do"}
-        what: Callable[..., tuple[Mapping[str, Any], bytes | None]] = getattr(
-            self, f"_{request['do']}"
-        )
-        return what(**arguments)
+    def __call__(self, request: Start | Build | CallMethod | Drop) -> Reply:
+        """Answer a request."""
+        match request:
+            case Start():
+                return self._start(request)
+            case Build():
+                return self._build(request)
+            case CallMethod():
+                return self._call(request)
+            case Drop():
+                return self._drop(request)
 
-    def _start(self, method: str) -> tuple[Mapping[str, Any], None]:
+    def _start(self, request: Start) -> Done:
         self._page.enter("import")
-        for name in self._registry.method(method).cls.requires:
+        for name in self._registry.method(request.method).cls.requires:
             try:
                 importlib.import_module(name)
             except BaseException as error:
                 traceback.print_exc()
-                return _failed(error, f"import {name}"), None
+                return Done(_failure(error, f"import {name}"))
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._threads)
         _settle()
-        return {"failed": None}, None
+        return Done()
 
-    def _build(
-        self, id: str, method: str, wrt: tuple[str, ...], device: str, template: str
-    ) -> tuple[Mapping[str, Any], None]:
-        """Create a method and build it for a template, under an id of the parent's choosing."""
-        instance: Instance = read_parcel(template)
-        built: Method | None = None
+    def _build(self, request: Build) -> Built:
+        instance = read_shared(request.template)
         started = time.perf_counter_ns()
         try:
-            built = self._registry.method(method).create(wrt, device)
-            reason = built.unsupported(instance)
+            method = self._registry.method(request.method).create(
+                request.wrt, request.device, request.dtype, request.batch
+            )
+            reason = method.unsupported(instance)
             if reason is not None:
-                return {"failed": ("unsupported", reason)}, None
-            clock = clock_for(built)
+                return Built(Failure(Status.UNSUPPORTED, plain_text(reason)))
+            clock = clock_for(method)
             self._page.enter("build")
             started = time.perf_counter_ns()
-            built.build(instance)
+            method.build(instance)
         except BaseException as error:
             traceback.print_exc()
             seconds = (time.perf_counter_ns() - started) * 1e-9
-            return _failed(error, "build") | {"build_s": seconds}, None
+            return Built(_failure(error, "build"), build_s=seconds)
         finally:
             self._page.enter("other")
         seconds = (time.perf_counter_ns() - started) * 1e-9
-        self._built[id] = built
-        self._clocks[id] = clock
+        self._built[request.id], self._clocks[request.id] = method, clock
         _settle()
-        return {"failed": None, "build_s": seconds, "phases_split": built.phases_split}, None
+        return Built(build_s=seconds, phases_split=bool(method.phases_split))
 
-    def _call(
-        self, id: str, problem: str, wanted: bool, first: bool
-    ) -> tuple[Mapping[str, Any], bytes | None]:
-        """Measure one forward and backward pass; ``wanted``: send the answers for judging.
-
-        ``first``: what the first call has loaded and compiled stays, like what was built.
-        """
-        method, clock = self._built[id], self._clocks[id]
-        meta: dict[str, Any] = {"failed": None, "forward": None, "backward": None}
-        stage = "answer"
+    def _call(self, request: CallMethod) -> Called:
+        method, clock = self._built[request.id], self._clocks[request.id]
+        reply, stage = Called(), "answer"
+        alone = len(request.problems) == 1 or method.batched
 
         def report(entered: str, spent: PassTime | None) -> None:
             nonlocal stage
-            if spent is None:
-                stage = entered
-                self._page.enter(cast(Stage, entered))
-            else:
-                meta[stage] = spent
+            if spent is not None:
+                setattr(reply, stage, spent)
                 stage = "answer"
-                self._page.enter("other")
+                if alone:
+                    self._page.enter("other")
+            else:
+                # One limit holds for all passes where a batch is a loop over its problems.
+                if alone or (stage == "answer" and reply.forward is None):
+                    self._page.enter(cast(Stage, entered))
+                stage = entered
 
         try:
-            instance: Instance = read_parcel(problem)
-            data = make_data([instance], method)
-            upstream = make_upstream([instance], method)
-            del instance
+            instances = [read_shared(path) for path in request.problems]
+            data, upstream = make_data(instances, method), make_upstream(instances, method)
+            del instances
             _reset_peak()
             call = measure_call(method, data, upstream, clock, report)
-            meta["peak"] = _peak()
-            return self._answer(method, problem, call.answers[0], meta, wanted)
+            self._page.enter("other")
+            reply.peak = _peak()
+            del data, upstream
+            self._answer(method, request, call, reply)
         except BaseException as error:
             self._page.enter("other")
             traceback.print_exc()
             # A pass that was left through an exception may have left its phase open.
-            self._clocks[id] = clock_for(method)
-            return meta | _failed(error, stage) | {"peak": _peak()}, None
+            self._clocks[request.id] = clock_for(method)
+            reply.failed, reply.peak = _failure(error, stage), _peak()
         finally:
-            if first:
+            if request.first:
                 _settle()
+        return reply
 
-    def _answer(
-        self, method: Method, problem: str, answer: Answer, meta: dict[str, Any], wanted: bool
-    ) -> tuple[Mapping[str, Any], bytes | None]:
-        instance: Instance = read_parcel(problem)
-        solution = answer.solution
-        meta |= {
-            "iterations": None if solution.iterations is None else int(solution.iterations),
-            "info": dict(solution.info),
-        }
-        fault = answer_fault(answer, instance, method.wrt)
-        if fault is not None:
-            return meta | {"failed": fault, "solver_status": str(solution.status)}, None
-        meta["solver_status"] = judged_status(solution, instance)
-        if not wanted:
-            return meta, None
-        posed: Instance | None = None
-        if type(method).poses is not Method.poses:
-            posed = method.poses(instance)
-            posed = None if posed.sha256 == instance.sha256 else replace(posed, planted=None)
-        meta["posed"] = None if posed is None else posed.sha256
-        return meta, pickle.dumps((solution, dict(answer.gradients), posed), protocol=5)
+    def _answer(self, method: Method, request: CallMethod, call: Call, reply: Called) -> None:
+        first = call.solution
+        reply.iterations = None if first.iterations is None else int(first.iterations)
+        reply.info = plain(first.info)
+        statuses, packed = [], []
+        for number, (path, answer) in enumerate(zip(request.problems, call.answers, strict=True)):
+            instance = read_shared(path)  # what the method was given may have been changed
+            if fault := answer_fault(answer, instance, method.wrt):
+                where = f"problem {number}: " if len(call.answers) > 1 else ""
+                reply.failed = Failure(fault[0], where + fault[1])
+                statuses.append(plain_text(answer.solution.status))
+                break
+            statuses.append(plain_text(judged_status(answer.solution, instance)))
+            if request.wanted:
+                posed = method.poses(instance)
+                other = posed.sha256 != instance.sha256
+                reply.posed = plain_text(posed.sha256) if other else None
+                packed.append(pack_answer(answer, posed if other else None))
+        reply.statuses = tuple(statuses)
+        if request.wanted and reply.failed is None:
+            reply.answers = msgspec.msgpack.encode(packed)
 
-    def _drop(self, ids: tuple[str, ...], thorough: bool) -> tuple[Mapping[str, Any], None]:
-        """Forget methods; ``thorough``: collect reference cycles too, which is slow."""
-        for id in ids:
+    def _drop(self, request: Drop) -> Done:
+        for id in request.ids:
             self._built.pop(id, None)
             self._clocks.pop(id, None)
-        if thorough:
+        if request.thorough:
             gc.unfreeze()
             _settle()
-        return {}, None
+        return Done()
 
 
-def serve(connection: Connection, page: StagePage, handler: Handler) -> None:
-    """Answer requests until the parent hangs up."""
+def serve(channel: Channel, page: StagePage, handler: Handler, requests: Any) -> None:
+    """Answer requests of some classes until the parent hangs up."""
+    own = os.getpid()
     while True:
         try:
-            request = pickle.loads(connection.recv_bytes())
+            number, message = channel.receive()
         except (EOFError, OSError):
             return
         page.enter("other")
-        if request.pop("follows", False):
-            request["data"] = connection.recv_bytes()
-        answer, data = handler(request)
-        packed = pickle.dumps({**answer, "follows": data is not None}, protocol=5)
+        answer = encode(handler(decode(message, requests)))
+        if os.getpid() != own:
+            os._exit(0)  # a method has forked, and this is the child
         page.enter("idle")
-        connection.send_bytes(packed)
-        if data is not None:
-            connection.send_bytes(data)
+        channel.send(number, answer)
 
 
 def main() -> None:
@@ -222,16 +232,19 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     page = StagePage(page_fd)
     page.enter("import")
-    connection = Connection(socket_fd)
-    setting = pickle.loads(connection.recv_bytes())
-    registry = Registry(*setting["folders"])
+    channel = Channel(socket.socket(fileno=socket_fd))
+    setting = decode(channel.receive()[1], Setting)
+    registry = Registry(
+        tuple(map(Path, setting.methods_dirs)), tuple(map(Path, setting.problems_dirs))
+    )
     if kind == "desk":
         # Not at the top: workers of methods need none of the reference.
-        from bpqp_bench.runner.judge import Desk  # noqa: PLC0415
+        from bpqp_bench.runner.judge import REQUESTS, Desk  # noqa: PLC0415
 
-        serve(connection, page, Desk(registry, setting["cache"]))
+        serve(channel, page, Desk(registry, setting.cache), REQUESTS)
     else:
-        serve(connection, page, Host(page, registry, setting["threads"]))
+        host = Host(page, registry, setting.threads)
+        serve(channel, page, host, Start | Build | CallMethod | Drop)
     # Threads that a library left behind must not keep the process.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -253,14 +266,14 @@ def _die_with(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _failed(error: BaseException, where: str) -> dict[str, Any]:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return {"failed": ("out-of-memory", f"{where}: {text}")}
-    if where.startswith("import"):
-        return {"failed": ("unavailable", f"{where}: {text}")}
-    return {"failed": ("error", f"{where}: {text}")}
+def _failure(error: BaseException, where: str) -> Failure:
+    message = plain_text(error)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    kind = plain_text(type(error).__name__)
+    text = f"{where}: {kind}: {lines[0]}" if lines else f"{where}: {kind}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in message:
+        return Failure(Status.OUT_OF_MEMORY, text)
+    return Failure(Status.UNAVAILABLE if where.startswith("import") else Status.ERROR, text)
 
 
 def _settle() -> None:

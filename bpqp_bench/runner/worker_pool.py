@@ -3,32 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from bpqp_bench.results.measurement import Status
-from bpqp_bench.runner.plan import Block
+from bpqp_bench.runner.messages import (
+    Adopt,
+    Build,
+    Built,
+    Called,
+    CallMethod,
+    Close,
+    Done,
+    Draw,
+    Drop,
+    Failure,
+    FindReference,
+    Found,
+    Judge,
+    Judged,
+    Prefetch,
+    Request,
+    Start,
+    WasDrawn,
+)
+from bpqp_bench.runner.plan import Block, Cell, batch_seeds
 from bpqp_bench.runner.process_tree import Guard
-from bpqp_bench.runner.records import Outcome, Problem, from_answer
+from bpqp_bench.runner.records import Outcome, Problem, from_reply
 from bpqp_bench.runner.time_split import Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, Worker, WorkerFailure, memory_default
 
-__all__ = ["Crew", "Drawn", "Group"]
+__all__ = ["Crew", "Drawn", "Group", "group_of"]
 
+_Reply = TypeVar("_Reply", bound=Done)
 Group = tuple[str, int, str]  # method class, threads, device
 
 
 @dataclass(frozen=True)
 class Drawn(Problem):
-    """An instance that lies ready for the workers to read; ``fd`` keeps it alive."""
+    """A batch of instances that lie ready for the workers to read; ``fds`` keep them alive."""
 
-    path: str
-    fd: int
+    sha256s: tuple[str, ...]
+    paths: tuple[str, ...]
+    fds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, seed: int, parts: Sequence[tuple[str, str, int]]) -> Drawn:
+        """Put hashes, paths and descriptors together; one problem has its own hash."""
+        sha256s, paths, fds = zip(*parts, strict=True)
+        whole = sha256s[0]
+        if len(parts) > 1:
+            whole = hashlib.sha256("".join(sha256s).encode()).hexdigest()
+        return cls(seed, whole, sha256s, paths, fds)
 
 
 class Crew:
@@ -114,9 +146,7 @@ class Crew:
         worker = self._workers.get(group)
         return None if worker is None else worker.pid
 
-    def ask(
-        self, group: Group, limits: Limits, do: str, /, **arguments: Any
-    ) -> tuple[Mapping[str, Any], bytes | None]:
+    def ask(self, group: Group, limits: Limits, request: Request, kind: type[_Reply]) -> _Reply:
         """Ask a worker; one that is lost is forgotten, and started again when it is needed.
 
         Raises
@@ -125,10 +155,23 @@ class Crew:
             If it was lost.
         """
         try:
-            return self._workers[group].ask(limits, do, **arguments)
+            return self._workers[group].ask(limits, request, kind)
         except WorkerFailure:
             del self._workers[group]
             raise
+
+    def build(self, block: Block, cell: Cell, limits: Limits, id: str, template: Drawn) -> Built:
+        """Have a method built under an id; raises as `ask`."""
+        request = Build(
+            id=id,
+            method=cell.method,
+            wrt=block.wrt,
+            device=block.device,
+            dtype=block.dtype,
+            batch=block.batch,
+            template=template.paths[0],
+        )
+        return self.ask(group_of(block, cell), limits, request, Built)
 
     def call(
         self,
@@ -141,24 +184,23 @@ class Crew:
         first: bool = False,
     ) -> Outcome:
         """Have a method called on a problem, and its answer judged."""
+        request = CallMethod(id=id, problems=problem.paths, wanted=judge, first=first)
         with self._watch("other"):
             try:
-                meta, data = self.ask(
-                    group, limits, "call", id=id, problem=problem.path, wanted=judge, first=first
-                )
+                called = self.ask(group, limits, request, Called)
             except WorkerFailure as failed:
                 self._watch.move("calls", failed.seconds)
                 return Outcome(
                     Status(failed.status), failed.cause, stage=failed.stage, seconds=failed.seconds
                 )
-            for part in (meta["forward"], meta["backward"]):
+            for part in (called.forward, called.backward):
                 if part is not None:
                     self._watch.move("calls", part.call)
-        if meta["failed"] is not None and meta["failed"][0] == "out-of-memory":
+        if called.failed is not None and called.failed.status == Status.OUT_OF_MEMORY:
             # What is left of it may be large.
             self._workers.pop(group).stop()
-        judged = None if data is None else self._judge(problem, wrt, data)
-        return from_answer(meta, judged)
+        judged = self._judge(problem, wrt, called.answers) if called.answers else None
+        return from_reply(called, judged)
 
     def drop(self, built: Iterable[tuple[Group, str, int | None]], thorough: bool) -> None:
         """Let workers forget methods, given by group, id and the process they were built in.
@@ -172,7 +214,7 @@ class Crew:
                 ids.setdefault(group, []).append(id)
         for group, names in ids.items():
             with contextlib.suppress(WorkerFailure):
-                self.ask(group, self._limits, "drop", ids=tuple(names), thorough=thorough)
+                self.ask(group, self._limits, Drop(tuple(names), thorough), Done)
 
     def stop(self) -> None:
         """End all processes."""
@@ -184,79 +226,85 @@ class Crew:
         self._guard.end()
 
     def draw(self, block: Block, seed: int) -> Drawn | str:
-        """Draw an instance; a text says why it cannot be."""
+        """Draw the batch of a seed; a text says why it cannot be."""
+        parts: list[tuple[str, str, int]] = []
         with self._watch("draw"):
-            answer = self._ask_desk("draw", family=block.family, size=block.size, seed=seed)
-            if isinstance(answer, str):
-                return answer
-            if answer["failed"] is not None:
-                return str(answer["failed"])
-            # Kept open here, so that it outlives the desk.
-            fd = os.open(answer["path"], os.O_RDONLY)
-        return Drawn(seed, answer["sha256"], f"/proc/{os.getpid()}/fd/{fd}", fd)
+            for number in batch_seeds(seed, block.batch):
+                request = Draw(block.family, block.size, number, block.upstream)
+                answer = self._ask_desk(request, WasDrawn)
+                if answer.failed is not None:
+                    if parts:
+                        self.close(Drawn.of(seed, parts))
+                    return answer.failed.cause
+                # Kept open here, so that it outlives the desk.
+                fd = os.open(answer.path, os.O_RDONLY)
+                parts.append((answer.sha256, f"/proc/{os.getpid()}/fd/{fd}", fd))
+        return Drawn.of(seed, parts)
 
     def lend(self, problem: Drawn) -> None:
         """Give the desk an instance that it has not drawn."""
-        self._ask_desk("adopt", path=problem.path, wrt=(), reason="")
+        self._adopt(problem, (), "")
 
     def reference(self, problem: Drawn, wrt: tuple[str, ...]) -> float:
-        """Compute the reference of an instance; return the seconds it took."""
+        """Compute the references of a batch; return the seconds it took."""
         started = time.perf_counter()
         with self._watch("judge"):
-            answer = self._ask_desk("reference", sha256=problem.sha256, wrt=wrt)
+            answer = self._ask_desk(FindReference(problem.sha256s, wrt), Found)
             seconds = time.perf_counter() - started
-            if isinstance(answer, str):
-                self._adopt(problem, wrt, answer)
+            if answer.failed is not None:
+                self._adopt(problem, wrt, answer.failed.cause)
             else:
-                seconds = float(answer["seconds"])
+                seconds = answer.seconds
             self._watch.move("references", seconds)
         return seconds
 
     def prefetch(self, block: Block, seed: int) -> None:
-        """Compute a reference into the cache while workers are being started."""
+        """Compute references into the cache while workers are being started."""
         with self._watch("start"):
-            answer = self._ask_desk(
-                "prefetch", family=block.family, size=block.size, seed=seed, wrt=block.wrt
-            )
-            if not isinstance(answer, str) and answer["failed"] is None:
-                self._watch.move("references", float(answer["seconds"]))
+            for number in batch_seeds(seed, block.batch):
+                request = Prefetch(block.family, block.size, number, block.upstream, block.wrt)
+                answer = self._ask_desk(request, Found)
+                if answer.failed is None:
+                    self._watch.move("references", answer.seconds)
 
     def close(self, *problems: Drawn) -> None:
         """Give instances back."""
-        for problem in problems:
+        for fd in (fd for problem in problems for fd in problem.fds):
             with contextlib.suppress(OSError):
-                os.close(problem.fd)
+                os.close(fd)
         with self._watch("draw"):
-            self._ask_desk("close", sha256s=tuple(problem.sha256 for problem in problems))
+            sha256s = tuple(sha for problem in problems for sha in problem.sha256s)
+            self._ask_desk(Close(sha256s), Done)
 
-    def _judge(self, problem: Drawn, wrt: tuple[str, ...], data: bytes) -> Mapping[str, Any]:
+    def _judge(self, problem: Drawn, wrt: tuple[str, ...], answers: bytes) -> Judged:
         started = time.perf_counter()
         with self._watch("judge"):
-            answer = self._ask_desk("judge", data, sha256=problem.sha256, wrt=wrt)
-            if isinstance(answer, str) or answer["failed"] is not None:
-                reason = answer if isinstance(answer, str) else str(answer["failed"])
-                if isinstance(answer, str):
+            answer = self._ask_desk(Judge(problem.sha256s, wrt, answers), Judged)
+            if answer.failed is not None:
+                reason = answer.failed.cause
+                if self._desk is None:
                     self._watch.move("references", time.perf_counter() - started)
                     self._adopt(problem, wrt, reason)
-                return {"reason": reason, "solution": {}, "accuracy": {}, "reference": None}
-            self._watch.move("references", float(answer["seconds"]))
+                return Judged(reason=reason)
+            self._watch.move("references", answer.seconds)
             return answer
 
     def _adopt(self, problem: Drawn, wrt: tuple[str, ...], reason: str) -> None:
-        """Give a new desk the instance of the old one, whose reference is not tried again."""
-        self._ask_desk("adopt", path=problem.path, wrt=wrt, reason=reason)
+        """Give a new desk the instances of the old one, whose reference is not tried again."""
+        for path in problem.paths:
+            self._ask_desk(Adopt(path, wrt, reason), Done)
 
-    def _ask_desk(
-        self, do: str, data: bytes | None = None, /, **arguments: Any
-    ) -> Mapping[str, Any] | str:
+    def _ask_desk(self, request: Request, kind: type[_Reply]) -> _Reply:
+        """Ask the desk; a desk that is lost is a failed reply, and the next one starts another."""
         desk = self._the_desk()
-        limits = self._draw_limits if do in ("draw", "close", "adopt") else self._desk_limits
+        brief = isinstance(request, Draw | Close | Adopt)
         try:
-            return desk.ask(limits, do, data, **arguments)[0]
+            return desk.ask(self._draw_limits if brief else self._desk_limits, request, kind)
         except WorkerFailure as failed:
             self._desk = None
             self.notes.append(f"the process that computes references was lost: {failed.cause}")
-            return f"{do}: {failed.cause}"
+            what = type(request).__name__.lower()
+            return kind(Failure(Status.CRASH, f"{what}: {failed.cause}"))
 
     def _the_desk(self) -> Worker:
         if self._desk is None:
@@ -277,14 +325,14 @@ class Crew:
         worker = Worker(
             "methods", self._folders, threads, log, device, environment=self._guard.environment
         )
-        worker.send("start", method=method)
+        worker.send(Start(method))
         self._workers[group] = worker
         self._starting[group] = method
 
     def _await(self, group: Group) -> None:
         method = self._starting.pop(group)
         try:
-            answer, _ = self._workers[group].receive(self._limits)
+            answer = self._workers[group].receive(self._limits, Done)
         except WorkerFailure as failed:
             del self._workers[group]
             if failed.status == "crash" and group not in self._restarted:
@@ -295,7 +343,12 @@ class Crew:
             else:
                 self._broken[group] = Outcome(Status(failed.status), failed.cause, stage="build")
             return
-        if answer["failed"] is not None:
-            status, cause = answer["failed"]
+        if answer.failed is not None:
             self._workers.pop(group).stop()
-            self._broken[group] = Outcome(Status(status), cause, stage="build")
+            status = Status(answer.failed.status)
+            self._broken[group] = Outcome(status, answer.failed.cause, stage="build")
+
+
+def group_of(block: Block, cell: Cell) -> Group:
+    """Return the group whose worker serves a cell."""
+    return cell.worker, block.threads, block.device

@@ -69,7 +69,8 @@ class Hostile(Method):
     def build(self, template):
         mode = self.options["mode"]
         # It behaves on the first instance, and on those that nobody measures.
-        family = Registry().family("qp")
+        find = self.find_family or Registry().family
+        family = find(template.family)
         seeds = (0, 2**31, 2**31 + 1)
         self._spared = {family.draw(template.size, seed).q.tobytes() for seed in seeds}
         if mode == "build-sleep":

@@ -118,8 +118,11 @@ def test_description_names_every_cell_and_its_instances(registry: Registry) -> N
         ({"cell_budget_s": float("nan")}, "cell_budget_s = nan"),
         ({"threads": 0}, "0 threads"),
         ({"wrt": ()}, "no gradient with respect to"),
-        ({"batch": 8}, "batch 8"),
-        ({"dtype": "float32"}, "float32"),
+        ({"batch": 0}, "a batch of 0"),
+        ({"batch": 2**31}, "kept for warm-up"),
+        ({"dtype": "float16"}, "float16"),
+        ({"device": "tpu"}, "does not compute on tpu"),
+        ({"upstream": "twos"}, "upstream=twos"),
     ],
 )
 def test_nonsense_is_refused(registry: Registry, change: dict[str, object], says: str) -> None:

@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import psutil
 import bpqp_bench
 from bpqp_bench.plugins.registry import Registry
 
-__all__ = ["code_hash", "describe_environment"]
+__all__ = ["code_hash", "describe_environment", "source_hash"]
 
 # Beside the libraries of the methods: what instances and references are made with.
 _OWN = ("numpy", "scipy")
@@ -75,15 +75,20 @@ def describe_environment(
 
 def code_hash(registry: Registry) -> str:
     """Hash the sources that a measurement depends on: package, families and methods."""
+    plugins = {f"methods/{name}": found.path for name, found in registry.methods.items()}
+    plugins |= {f"problems/{name}": found.path for name, found in registry.families.items()}
+    return source_hash(_MEASURING, plugins)
+
+
+def source_hash(folders: Iterable[str], plugins: Mapping[str, str]) -> str:
+    """Hash the Python files in folders of the package, and plug-in files under their names."""
     package = Path(bpqp_bench.__file__).parent
     sources = {
         f"package/{path.relative_to(package)}": path
-        for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] in _MEASURING
+        for folder in folders
+        for path in (package / folder).rglob("*.py")
     }
-    for kind, plugins in (("methods", registry.methods), ("problems", registry.families)):
-        for name, found in plugins.items():
-            sources[f"{kind}/{name}"] = Path(found.path)
+    sources |= {name: Path(path) for name, path in plugins.items()}
     digest = hashlib.sha256()
     for name, path in sorted(sources.items()):
         digest.update(name.encode())

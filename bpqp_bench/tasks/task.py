@@ -7,7 +7,6 @@ imports nothing heavy: ``bpqp-bench --help`` reads it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from bpqp_bench.runner.profiles import Profile
     from bpqp_bench.runner.time_left import TimeLeft, Work
 
-__all__ = ["Task", "code_of", "find_task", "setting"]
+__all__ = ["Task", "find_task", "setting"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,3 @@ def find_task(name: str) -> Task:
     if not isinstance(found, Task):
         raise TypeError(f"bpqp_bench.tasks.{name}.task binds no Task to the name TASK")
     return found
-
-
-def code_of(task: str, registry: Registry) -> str:
-    """Hash the sources that the results of a task depend on: a measurement's, and the task's."""
-    from bpqp_bench.results.environment import code_hash  # noqa: PLC0415 - loads much
-
-    folder = Path(__file__).parent
-    digest = hashlib.sha256(code_hash(registry).encode())
-    for path in sorted([*folder.glob("*.py"), *(folder / task).rglob("*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from places import ROOT
 
 from bpqp_bench.cli.main import cli
 from bpqp_bench.cli.task import render_task
@@ -196,6 +197,23 @@ def test_other_settings_do_not_mix_into_a_folder(run):
         ResultsError, match="under another configuration or code; choose another --out"
     ):
         run_portfolio(replace(CONFIG, learning=replace(CONFIG.learning, beta=0.5)), out)
+
+
+def test_results_of_another_code_do_not_mix_but_a_new_method_file_may_come(run, tmp_path):
+    out, results = run
+    # A user's further method changes nothing of what the folder holds.
+    mine = (ROOT / "methods" / "exact.py").read_text(encoding="utf-8")
+    mine = mine.replace('name = "exact"', 'name = "mine"').replace("exact-", "mine-")
+    (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
+    registry = Registry((tmp_path,))
+    assert "mine" in registry.methods
+    assert lines(run_portfolio(CONFIG, out, registry)) == lines(results)
+    # Its own results know its file.
+    config = replace(CONFIG, methods=("mine",), seeds=1, speed_assets=(), gradient_days=0)
+    run_portfolio(config, tmp_path / "run", registry)
+    (tmp_path / "mine.py").write_text(mine + "# changed", encoding="utf-8")
+    with pytest.raises(ResultsError, match="mine, seed 0 under another configuration or code"):
+        run_portfolio(config, tmp_path / "run", Registry((tmp_path,)))
 
 
 def test_results_of_another_machine_do_not_join(run, tmp_path):

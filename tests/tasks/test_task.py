@@ -11,7 +11,7 @@ from bpqp_bench.cli.main import cli
 from bpqp_bench.report.figures import FIGURES
 from bpqp_bench.report.tables import TABLES
 from bpqp_bench.tasks import task_names
-from bpqp_bench.tasks.task import Task, code_of, find_task
+from bpqp_bench.tasks.task import Task, find_task
 
 
 @pytest.fixture(params=task_names())
@@ -48,18 +48,3 @@ def test_help_loads_nothing_heavy(task):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_the_code_of_a_task_is_part_of_its_results(task, tmp_path, monkeypatch):
-    from bpqp_bench.plugins.registry import Registry
-    from bpqp_bench.tasks import task as module
-
-    registry = Registry()
-    before = code_of(task.name, registry)
-    assert before == code_of(task.name, registry)
-    (tmp_path / task.name).mkdir()
-    (tmp_path / task.name / "a.py").write_text("x = 1")
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "task.py"))
-    changed = code_of(task.name, registry)
-    (tmp_path / task.name / "a.py").write_text("x = 2")
-    assert len({before, changed, code_of(task.name, registry)}) == 3

@@ -21,6 +21,7 @@ from bpqp_bench.errors import BenchError, MethodError, ResultsError
 from bpqp_bench.layers.dc3 import Settings as DC3Settings
 from bpqp_bench.method.torch_module import Choice, MethodLayer
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.results.environment import source_hash
 from bpqp_bench.results.store import RecordStore, write_json
 from bpqp_bench.runner.profiles import Profile
 from bpqp_bench.runner.time_left import TimeLeft, Work
@@ -52,7 +53,6 @@ from bpqp_bench.tasks.portfolio.significance import differences
 from bpqp_bench.tasks.portfolio.speed import measure_steps
 from bpqp_bench.tasks.portfolio.step import decision_layer
 from bpqp_bench.tasks.portfolio.train import CHOICES, EpochRecord, Trained, train
-from bpqp_bench.tasks.task import code_of
 
 __all__ = ["plan_portfolio", "reproduce_portfolio", "run_portfolio"]
 
@@ -62,6 +62,8 @@ _LABELS = {name: label for name, (label, _) in BASELINES.items()} | {
     "dc3": "DC3",
 }
 _DC3_RATE = 1e-3
+# Folders of the package that a result depends on.
+_CODE = ("problem", "layers", "reference", "method", "tasks/portfolio")
 
 
 def run_portfolio(
@@ -143,14 +145,22 @@ class _Run:
     @cached_property
     def trainings(self) -> dict[tuple[str, int], str]:
         """Content key of everything that is asked for, by name and seed, in order."""
-        code = code_of("portfolio", self.registry)
         baselines = [name for name in BASELINES if name != "oracle" or self.config.reveals_signal]
         wanted = [(name, 0) for name in baselines]
         wanted += [(n, seed) for seed in range(self.config.seeds) for n in self.config.methods]
+        code = {name: self.code(name) for name, seed in wanted if not seed}
         return {
-            (name, seed): _hash(code, self.config.content(name), self.key(name), seed)
+            (name, seed): _hash(code[name], self.config.content(name), self.key(name), seed)
             for name, seed in wanted
         }
+
+    def code(self, name: str) -> str:
+        """Hash the code that a result depends on, the method's own file included."""
+        own: dict[str, str] = {}
+        if name not in _OWN:
+            cls = self.registry.method(name).cls
+            own[cls.name] = self.registry.methods[cls.name].path
+        return source_hash(_CODE, own)
 
     @cached_property
     def missing(self) -> list[tuple[str, int]]:

@@ -144,6 +144,7 @@ class Worker:
         theirs.close()
         self._channel = Channel(ours)
         self._number = 0
+        self._stopped = False
         self._log = log
         methods, problems = (tuple(str(f.resolve()) for f in group) for group in folders)
         with contextlib.suppress(OSError):
@@ -195,7 +196,10 @@ class Worker:
             return True
 
     def stop(self) -> None:
-        """End the process and whatever it started; harmless if it is gone."""
+        """End the process and whatever it started; harmless if it is gone, or ended already."""
+        if self._stopped:
+            return
+        self._stopped = True
         end_tree(self._process.pid)
         self._process.wait()
         self._channel.close()

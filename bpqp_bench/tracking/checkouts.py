@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from bpqp_bench.errors import BenchError, ResultsError
-from bpqp_bench.runner.worker_client import worker_environment
+from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.problem.family import TEMPLATE_SEED
+from bpqp_bench.problem.instance import Size
+from bpqp_bench.runner.messages import (
+    AnswerData,
+    Build,
+    Built,
+    Called,
+    CallMethod,
+    Done,
+    Failure,
+    Request,
+    Start,
+    decode,
+    unpack_answer,
+)
+from bpqp_bench.runner.shared_arrays import write_shared
+from bpqp_bench.runner.worker_client import Limits, Worker, WorkerFailure, memory_default
 
 __all__ = ["SideProcess", "checkout"]
+
+_LIMIT_S = 600.0
+_Reply = TypeVar("_Reply", bound=Done)
 
 
 @contextlib.contextmanager
@@ -55,7 +72,7 @@ def checkout(revision: str, repository: Path) -> Iterator[Path]:
 
 
 class SideProcess:
-    """A process that runs cells of one checkout on request; a context manager.
+    """The runner's worker, of one checkout's package; a context manager.
 
     Parameters
     ----------
@@ -64,60 +81,82 @@ class SideProcess:
     """
 
     def __init__(self, folder: Path) -> None:
-        script = Path(__file__).with_name("regression_side.py")
-        environment = dict(os.environ) | worker_environment(threads=1)
-        environment["PYTHONPATH"] = str(folder)
         self._folder = folder
-        self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed on exit
-        self._process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._messages,
-            env=environment,
-            text=True,
-        )
+        self._registry = Registry()
+        self._built: set[str] = set()
+        self._logs = tempfile.TemporaryDirectory()
+        self._log = Path(self._logs.name) / "worker.log"
+        # Without the second one, Python would look for the package in the current folder first.
+        environment = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+        self._worker = Worker("methods", ((), ()), 1, self._log, environment=environment)
+        self._limits = Limits(_LIMIT_S, _LIMIT_S, _LIMIT_S, memory_default())
 
     def __enter__(self) -> SideProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._messages):
-            if stream is not None:
-                # What a dead process did not read cannot be flushed to it.
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+    def __exit__(self, *_: object) -> None:
+        self._worker.stop()
+        self._logs.cleanup()
 
-    def ask(self, **request: object) -> dict[str, Any]:
-        """Send one request and wait for its answer.
+    def ask(self, method: str, family: str, size: str, seed: int) -> dict[str, Any]:
+        """Measure one call: seconds of both passes, z and the gradient of q; or what failed.
+
+        The instance is drawn here, so that both sides get the same one.
 
         Raises
         ------
         BenchError
-            If the process died.
+            If the process died, or does not understand this checkout's messages.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            # The answers end before the traceback is written.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=10)
-            self._messages.seek(0)
-            said = self._messages.read().strip().splitlines()
+        id = f"{method} {family} {size}"
+        try:
+            if id not in self._built:
+                if failed := self._build(id, method, family, size):
+                    return {"error": failed.cause}
+                self._built.add(id)
+            with self._shared(family, size, seed) as path:
+                reply = self._ask(CallMethod(id, (path,), wanted=True, first=False), Called)
+        except WorkerFailure as failure:
+            said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise BenchError(
-                f"the process of {self._folder} died at {request}: "
+                f"the process of {self._folder} died at {id} seed {seed}: {failure.cause}; "
                 f"{said[-1] if said else 'it said nothing'}"
+            ) from None
+        if reply.failed is not None or reply.forward is None or reply.backward is None:
+            return {"error": reply.failed.cause if reply.failed else "it gave no times"}
+        (data,) = decode(reply.answers, tuple[AnswerData, ...])
+        answer, _ = unpack_answer(data, ("q",))
+        return {
+            "forward": reply.forward.call,
+            "backward": reply.backward.call,
+            "solution": answer.solution.z,
+            "gradient": answer.gradients["q"],
+        }
+
+    def _build(self, id: str, method: str, family: str, size: str) -> Failure | None:
+        started = self._ask(Start(method), Done)
+        if started.failed is not None:
+            return started.failed
+        with self._shared(family, size, TEMPLATE_SEED) as template:
+            request = Build(
+                id=id,
+                method=method,
+                wrt=("q",),
+                device="cpu",
+                dtype="float64",
+                batch=1,
+                template=template,
             )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            return self._ask(request, Built).failed
+
+    def _ask(self, request: Request, kind: type[_Reply]) -> _Reply:
+        return self._worker.ask(self._limits, request, kind)
+
+    @contextlib.contextmanager
+    def _shared(self, family: str, size: str, seed: int) -> Iterator[str]:
+        instance = self._registry.family(family).draw(Size.parse(size), seed)
+        fd, path = write_shared(instance)
+        try:
+            yield path
+        finally:
+            os.close(fd)

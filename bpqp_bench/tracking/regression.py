@@ -1,7 +1,8 @@
 """Is the head slower or less accurate than the base? A check that noise does not trip.
 
-Both checkouts run at the same time in processes of their own, instance by instance in random
-order, and only one of them computes at a time. Five things keep noise out of the verdict on time:
+Both checkouts run at the same time, each in a worker of the runner over its own package, instance
+by instance in random order, and only one of them computes at a time. This checkout draws the
+instances for both. Five things keep noise out of the verdict on time:
 
 - of the calls on one instance the shortest counts, since interference only ever adds time;
 - the ratio head/base is taken instance by instance, so that drift hits both sides alike;
@@ -108,7 +109,6 @@ class _Samples:
     times: dict[tuple[_Cell, str, str], dict[str, float]] = field(default_factory=dict)
     gradients: dict[tuple[_Cell, str], dict[int, Array]] = field(default_factory=dict)
     solutions: dict[tuple[_Cell, str], dict[int, Array]] = field(default_factory=dict)
-    hashes: dict[tuple[_Cell, str], dict[int, str]] = field(default_factory=dict)
     failures: dict[tuple[_Cell, str], str] = field(default_factory=dict)
 
     def ratio(self, cell: _Cell, pass_: str) -> Ratio | None:
@@ -151,12 +151,12 @@ def check_regression(
     if not cells:
         raise BenchError("nothing to compare: no method asked for supports a family asked for")
     rng = np.random.default_rng(seed)
-    first = _measure(base, head, cells, registry, config, rng)
+    first = _measure(base, head, cells, config, rng)
     errors = _Errors(registry)
     verdicts = [_judge(cell, first, errors, config) for cell in cells]
     doubtful = [cell for cell in cells if _slow(first, cell, config)]
     if doubtful:
-        second = _measure(base, head, doubtful, registry, config, rng)
+        second = _measure(base, head, doubtful, config, rng)
         again = {cell: _judge(cell, second, errors, config) for cell in doubtful}
         verdicts = [
             _confirmed(verdict, again[cell], _slow(first, cell, config))
@@ -186,7 +186,6 @@ def _measure(
     base: Path,
     head: Path,
     cells: Sequence[_Cell],
-    registry: Registry,
     config: RegressionConfig,
     rng: np.random.Generator,
 ) -> _Samples:
@@ -198,7 +197,6 @@ def _measure(
             rounds = range(first, first + config.rounds)
             _measure_rounds(base, head, undecided, rounds, samples, config, rng)
         undecided = [cell for cell in undecided if _undecided(samples, cell, config)]
-    _same_problems(samples, cells, registry)
     return samples
 
 
@@ -251,21 +249,6 @@ def _call(
         store[key] = min(store.get(key, np.inf), answer[pass_])
     samples.gradients.setdefault((cell, name), {})[seed] = np.array(answer["gradient"])
     samples.solutions.setdefault((cell, name), {})[seed] = np.array(answer["solution"])
-    samples.hashes.setdefault((cell, name), {})[seed] = answer["instance"]
-
-
-def _same_problems(samples: _Samples, cells: Sequence[_Cell], registry: Registry) -> None:
-    # Times of different problems cannot be compared, nor can a gradient with another's reference.
-    for cell in cells:
-        _, family, size = cell
-        for name in _SIDES:
-            for seed, found in samples.hashes.get((cell, name), {}).items():
-                expected = registry.family(family).draw(Size.parse(size), seed).sha256
-                if found != expected:
-                    samples.failures[cell, name] = (
-                        f"its instance {family}-{size}-{seed} is not the one that this checkout "
-                        "draws, so the two cannot be compared"
-                    )
 
 
 def _slow(samples: _Samples, cell: _Cell, config: RegressionConfig) -> set[str]:

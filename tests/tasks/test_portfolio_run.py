@@ -345,6 +345,9 @@ def test_tables_and_figures_are_rendered(run):
     ):
         assert text in four
     assert "paper 0.650" in four
+    (row,) = [line for line in four.splitlines() if line.startswith("| Equal weight")]
+    assert "paper" not in row
+    assert "**" not in row
     assert "DC3" in written["table6.md"].read_text(encoding="utf-8")
     tidy = pd.read_csv(written["table4.csv"])
     assert len(tidy) == 15

@@ -14,6 +14,7 @@ from bpqp_bench.report.published import published_portfolio
 from bpqp_bench.report.text import plus_minus, significant, tiny
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.tasks.portfolio.config import CONTROLS
 from bpqp_bench.tasks.portfolio.results import (
     PortfolioFolder,
     RunResult,
@@ -118,7 +119,12 @@ def metrics_panel(
     rows = []
     for chosen_by, there in groups:
         runs = {name: results.of(data, name, chosen_by) for name in there}
-        columns = [_column(runs, metric) for metric in shown]
+        # The paper has neither decisions without learning nor controls.
+        if not chosen_by or data in CONTROLS:
+            asked = [replace(metric, published=False, ranked=bool(chosen_by)) for metric in shown]
+        else:
+            asked = shown
+        columns = [_column(runs, metric) for metric in asked]
         for position, own in enumerate(runs.values()):
             head = Cell(own[0].label, own[0].label.lower(), notes=_notes(own))
             cells = (head, *(column[position] for column in columns))
@@ -145,12 +151,7 @@ def _column(runs: Mapping[str, Sequence[RunResult]], metric: Metric) -> list[Cel
         std = float(series.std(ddof=1)) if len(series) > 1 else math.nan
         text = tiny(mean) if metric.name == "violation" else plus_minus(mean, std)
         cells.append(Cell(text, mean, below=below, runs=values))
-    # The oracle knows what nobody can, and is no competitor.
-    means = [
-        cell.sort
-        for name, cell in zip(runs, cells, strict=True)
-        if isinstance(cell.sort, float) and name != "oracle"
-    ]
+    means = [cell.sort for cell in cells if isinstance(cell.sort, float)]
     if len(means) > 1 and metric.ranked:
         best = (min if metric.lower else max)(means)
         cells = [replace(cell, tone="best") if cell.sort == best else cell for cell in cells]

@@ -127,7 +127,8 @@ def _judge(mu: Array, w: Array, day: PreparedDay) -> dict[str, Any]:
         "mse": float(((mu - day.label.numpy()) ** 2).mean()),
         "ret": earned,
         "market": market,
-        "excess": earned - market,
+        # Without the rounding of two sums, which would give equal weight a Sharpe ratio.
+        "excess": float(returns @ (w - 1.0 / len(w))),
         "regret": missed + too_risky,
         "regret_return": missed,
         "regret_risk": too_risky,

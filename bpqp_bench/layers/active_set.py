@@ -42,7 +42,6 @@ Mask = NDArray[np.bool_]
 
 _SAFETY = 10.0  # errors of slack and multiplier over the residuals that the solver left
 _ROUNDING = 64.0 * float(np.finfo(float).eps)
-_STEPS = 30
 _PATIENCE = 3
 _LARGEST_ERROR = 1e-8
 
@@ -186,6 +185,7 @@ def polish_qp(
     clock: Phase = no_clock,
     *,
     iterative: bool = False,
+    most_steps: int = 30,
 ) -> Polished:
     """Solve the QP on its active rows exactly, correcting the rows until all signs are right.
 
@@ -193,15 +193,15 @@ def polish_qp(
     negative multiplier leave, violated ones enter (primal-dual active-set method). It stops when
     nothing changes: the KKT conditions then hold to rounding error. Changing all wrong rows at once
     can cycle; when their number has not fallen for three steps, only the last of them changes until
-    it does (block principal pivoting: Júdice and Pires, Comput. Oper. Res. 21 (1994)). After 30
-    steps, or on rows that contradict one another, the solution that came in is returned, with
-    ``converged`` False.
+    it does (block principal pivoting: Júdice and Pires, Comput. Oper. Res. 21 (1994)). After
+    ``most_steps`` steps, or on rows that contradict one another, the solution that came in is
+    returned, with ``converged`` False.
     """
     with clock("setup"):
         guess = active_rows(qp, solution, tolerance).rows
         lengths = row_lengths(qp.G) if qp.nineq else np.zeros(0)
     fewest, patience, steps = qp.nineq + 1, _PATIENCE, 0
-    while steps < _STEPS:
+    while steps < most_steps:
         steps += 1
         factor = factorize_kkt(qp.P, stack_rows(qp.A, qp.G, guess), clock, iterative=iterative)
         found = factor.solve(-qp.q, np.concatenate([qp.b, qp.h[guess]]), clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -224,3 +225,8 @@ def _flatten(
             front = front.unsqueeze(1).expand(size, inner, *front.shape[1:])
         flat.append(front.flatten(0, 1))
     return flat, inner
+
+
+for _function in (_Solve, _Adjoint):
+    # torch asks for it at every call, and finding it out takes longer than a small QP.
+    setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010

@@ -25,7 +25,7 @@ from bpqp_bench.layers.active_set import (
 from bpqp_bench.layers.certificates import farkas_vector, recession_direction
 from bpqp_bench.layers.cones import polish_cones
 from bpqp_bench.layers.equilibrate import Scaling, equilibrate
-from bpqp_bench.layers.kkt import KKTFactor
+from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
 from bpqp_bench.layers.primal_dual import lapack
 from bpqp_bench.layers.problem import (
     ConvexQP,
@@ -48,6 +48,7 @@ FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
 _RETRY = 1e-9  # tolerance of the second attempt where polishing failed
 _RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
 _CLOSE = 1e-5  # and of one that comes with a warning
+_SPARSE_STEPS = 20  # factorizations; what has not settled by then takes a solver less time
 _FAR = 1e7  # a right-hand side that a row is tried without, in the problem's own units
 
 
@@ -125,31 +126,35 @@ class _Search:
         self.scaled, self.scaling = qp, Scaling.identity(qp)
 
     def run(self) -> ForwardPass:
-        settings = self.settings
-        if settings.forward == "active-set" and not self.qp.is_sparse:
-            self.tried.append("active-set")
-            found = self._by_active_set()
-            if found is not None:
-                return found
-        if settings.equilibrate:
+        """Solve by the active-set method or the solver that is asked for, else by another one."""
+        dense, active_set = not self.qp.is_sparse, self.settings.forward == "active-set"
+        found = self._by_active_set() if active_set and dense else None
+        if found is not None:
+            return found
+        if self.settings.equilibrate:
             with self.clock("prepare"):
                 self.scaled, self.scaling = equilibrate(self.qp)
-        first = settings.forward
+        if active_set and not dense:
+            found = self._by_sparse_active_set()
+        return self._by_solvers() if found is None else self._finish(found)
+
+    def _by_solvers(self) -> ForwardPass:
+        first, polish = self.settings.forward, self.settings.polish
         best: ForwardPass | None = None
         worth, proof_sought = np.inf, False
         for name in (first, *(name for name in FALLBACK if name != first)):
-            if name == "active-set" or (name in DENSE_ONLY and self.qp.is_sparse and name != first):
+            dense_only = name in DENSE_ONLY and self.qp.is_sparse
+            if name == "active-set" or (dense_only and name != first):
                 continue
             if self.tried and self._out_of_time():
                 break
             self.tried.append(name)
             done = self._attempt(name)
-            if done.solution.status == "solved":
-                return done
             has_point = bool(np.isfinite(done.solution.z).all())
-            if has_point and settings.polish != "active-set":
-                return done  # as asked for: the solver's own point, and what it is worth
-            if has_point and (best is None or self.worth < worth):
+            # Without polishing, the solver's own point is what was asked for, whatever its worth.
+            if done.solution.status == "solved" or (has_point and polish != "active-set"):
+                return done
+            if has_point and self.worth < worth:
                 best, worth = done, self.worth
             if not proof_sought:
                 # Whatever was said, or not said: is there a proof?
@@ -166,6 +171,7 @@ class _Search:
         return limit > 0.0 and time.monotonic() - self.begun > limit
 
     def _by_active_set(self) -> ForwardPass | None:
+        self.tried.append("active-set")
         qp = self.qp
         with self.clock("solve"):
             point = lapack.solve(
@@ -188,6 +194,25 @@ class _Search:
         return ForwardPass(
             qp, solution, active, np.zeros(0, dtype=bool), qp, self.scaling, None, info
         )
+
+    def _by_sparse_active_set(self) -> ForwardPass | None:
+        """Begin with the rows that the problem without them violates, and correct those."""
+        self.tried.append("active-set")
+        qp, clock, minres = self.scaled, self.clock, self.settings.backward == "minres"
+        factor = factorize_kkt(qp.P, qp.A, clock, iterative=minres)
+        free = factor.solve(-qp.q, qp.b, clock)
+        if free.least_squares:
+            return None
+        with clock("solve"):
+            violation = np.maximum(qp.G @ free.x - qp.h, 0.0)
+            begin = QPSolution(free.x, free.y, violation, np.zeros(0), "", None, 0.0, 0.0)
+        tolerance = self.settings.active_tol
+        found = polish_qp(qp, begin, tolerance, clock, iterative=minres, most_steps=_SPARSE_STEPS)
+        if not found.converged:
+            return None
+        solution = replace(found.solution, iterations=found.steps)
+        info: dict[str, object] = {"forward": "active-set", "polished": True}
+        return _pass(qp, solution, found.active, found.factor, info)
 
     def _attempt(self, name: str) -> ForwardPass:
         """Solve without rows that are far away, and with them if the solution violates one."""

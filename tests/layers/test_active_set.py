@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from bpqp_bench.layers import BPQP
@@ -218,3 +219,33 @@ class TestTransforms:
             torch.autograd.functional.hessian(loss, q)
         with pytest.raises(RuntimeError, match="first derivatives only"):
             torch.func.jacrev(torch.func.jacrev(loss))(q)
+
+
+@pytest.mark.parametrize("n", [50, 3000])
+def test_sparse_projections(n):
+    """On the simplex, against sorting; along a chain |z_{i+1} − z_i| ≤ w, by its conditions."""
+    rng = np.random.default_rng(n)
+    y, eye = rng.standard_normal(n), sp.eye(n, format="csc")
+    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    q = torch.tensor(-y, requires_grad=True)
+    layer = BPQP()
+    z = layer(eye, q, sp.csc_matrix(np.ones((1, n))), one, -eye, zero)
+    assert layer.last_info[0]["forward"] == "active-set"
+    ordered = np.sort(y)[::-1]
+    shifts = (np.cumsum(ordered) - 1) / np.arange(1, n + 1)
+    expected = np.maximum(y - shifts[np.flatnonzero(ordered > shifts)[-1]], 0.0)
+    np.testing.assert_allclose(z.detach(), expected, rtol=0, atol=1e-12)
+    z[int(expected.argmax())].backward()
+    on = expected > 0
+    np.testing.assert_allclose(
+        q.grad, -1.0 * on * ((np.arange(n) == expected.argmax()) - 1.0 / on.sum()), atol=1e-12
+    )
+    y = np.cumsum(y)
+    steps = sp.diags([-np.ones(n - 1), np.ones(n - 1)], [0, 1], shape=(n - 1, n), format="csc")
+    G, h = sp.vstack([steps, -steps], format="csc"), np.full(2 * (n - 1), 0.5)
+    z = layer(eye, torch.tensor(-y), None, None, G, torch.tensor(h)).numpy()
+    lam = layer.multipliers[1].numpy()
+    assert (G @ z - h).max() < 1e-11
+    assert lam.min() >= 0.0
+    np.testing.assert_allclose(z - y + G.T @ lam, 0.0, atol=1e-9)
+    np.testing.assert_allclose(lam * (G @ z - h), 0.0, atol=1e-9)

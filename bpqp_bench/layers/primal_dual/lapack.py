@@ -138,7 +138,7 @@ def solve(
         rows = active.nonzero()[0]
         block = dual.S[rows[:, None], rows]
         F, failed = lapack.dpotrf(block, lower=1, clean=0) if len(rows) else (block, 0)
-        if failed or not (F.diagonal() ** 2 > PIVOT * widths[rows] ** 2).all():
+        if failed:
             return None
         if not settled:
             slack = dual.s0
@@ -160,6 +160,8 @@ def solve(
                 active = active ^ wrong
                 continue
             settled = True
+        if not (F.diagonal() ** 2 > PIVOT * widths[rows] ** 2).all():
+            return None
         point, wrong = _refined(P, q, A, b, G, h, dual, rows, F, active, step, active_tol)
         if point is None or not wrong.any():
             return point
@@ -217,7 +219,8 @@ def _refined(
         x, y = x + dx, y + dy
         if correction <= ENOUGH * length:
             break
-    gradient = P @ x + q + y @ C
+    Px = P @ x
+    gradient = Px + q + y @ C
     slack = h - G @ x
     widths = dual.widths[neq:]
     lam = np.zeros(h.shape[0])
@@ -230,7 +233,7 @@ def _refined(
     # Positive assertions, so that whatever is not finite fails them.
     off = np.abs(C @ x - d)
     allowed = (RESIDUAL * length + EPS * dual.force) * factors.widths + EPS * np.abs(d)
-    size = max(float(np.abs(q).max()), float(np.abs(P @ x).max()))
+    size = max(float(np.abs(q).max()), float(np.abs(Px).max()))
     steep = float(np.abs(gradient).max())
     if not ((off <= allowed).all() and steep <= RESIDUAL * size and np.isfinite(slack).all()):
         return None, wrong

@@ -1,0 +1,161 @@
+"""BPQP beside its peers through the public layers: one problem, and a batch.
+
+Methods take turns within a process, on one thread, and what counts is the median of each round's
+ratio to the best peer. Seconds are those of the CPU, so that other work on the machine costs none.
+Every peer's gradient is held to BPQP's first; one that differs is left out and named.
+
+Run ``python benchmarks/peers.py [--batch 64] [--rounds 9] [--size 100x20 …] [--family qp …]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bpqp_bench import Size
+from bpqp_bench.layers import BPQP
+from bpqp_bench.plugins.registry import Registry
+
+Layer = Callable[..., Tensor]
+_WRONG = 1e-6  # 1 − cos of a gradient that is left out
+
+
+def qplayer(structural_feasibility: bool = True) -> Layer:
+    from proxsuite.torch.qplayer import QPFunction  # noqa: PLC0415
+
+    solve = QPFunction(structural_feasibility=structural_feasibility, omp_parallel=False)
+
+    def layer(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor) -> Tensor:
+        lower = torch.full_like(h, -1.0e20)
+        alone = P.ndim == 2
+        if alone:
+            P, q, A, b, G, lower, h = (x.unsqueeze(0) for x in (P, q, A, b, G, lower, h))
+        z: Tensor = solve(P, q, A, b, G, lower, h)[0]
+        return z[0] if alone else z
+
+    return layer
+
+
+def qpth() -> Layer:
+    from qpth.qp import QPFunction  # noqa: PLC0415
+
+    solve = QPFunction(verbose=-1, check_Q_spd=False, eps=1e-12, maxIter=30)
+
+    def layer(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor) -> Tensor:
+        z: Tensor = solve(P, q, G, h, A, b)
+        return z if P.ndim == 3 else z[0]
+
+    return layer
+
+
+def cvxpylayer(solver: str, n: int, neq: int, nineq: int) -> Layer:
+    import cvxpy as cp  # noqa: PLC0415
+    from cvxpylayers.torch import CvxpyLayer  # noqa: PLC0415
+
+    z, root, q = cp.Variable(n), cp.Parameter((n, n)), cp.Parameter(n)
+    A, b, G, h = (cp.Parameter(s) for s in ((neq, n), neq, (nineq, n), nineq))
+    problem = cp.Problem(
+        cp.Minimize(0.5 * cp.sum_squares(root @ z) + q @ z), [A @ z == b, G @ z <= h]
+    )
+    layer = CvxpyLayer(problem, parameters=[root, q, A, b, G, h], variables=[z], solver=solver)
+
+    def call(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor) -> Tensor:
+        z: Tensor = layer(torch.linalg.cholesky(P).mT, q, A, b, G, h)[0]
+        return z
+
+    return call
+
+
+def data(family: str, size: Size, count: int) -> list[Tensor]:
+    draw = Registry().family(family).draw
+    instances = [draw(size, seed) for seed in range(count)]
+    parts = [np.stack([getattr(i, name) for i in instances]) for name in ("P", *"qAbGh")]
+    return [torch.from_numpy(part if count > 1 else part[0]) for part in parts]
+
+
+def passes(layer: Layer, given: list[Tensor], v: Tensor) -> tuple[float, Tensor]:
+    leaf = given[1].detach().clone().requires_grad_()
+    begin = time.process_time()
+    z = layer(given[0], leaf, *given[2:])
+    torch.autograd.backward(z, v)
+    took = time.process_time() - begin
+    assert leaf.grad is not None
+    return took, leaf.grad
+
+
+def compare(family: str, size: Size, batch: int, rounds: int) -> str:
+    given = data(family, size, batch)
+    v = torch.randn(given[1].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    n, neq, nineq = (given[k].shape[-1] for k in (1, 3, 5))
+    layers: dict[str, Layer] = {"BPQP": BPQP(), "QPLayer": qplayer(), "qpth": qpth()}
+    for solver in ("DIFFCP", "MOREAU"):
+        if n <= 100:
+            layers[f"cvxpylayers {solver}"] = cvxpylayer(solver, n, neq, nineq)
+    exact, left_out = passes(layers["BPQP"], given, v)[1], []
+    for name, layer in list(layers.items())[1:]:
+        try:
+            found = passes(layer, given, v)[1]
+            cosine = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
+            if not (1.0 - cosine).max() <= _WRONG:
+                raise ValueError(f"1 − cos = {float((1.0 - cosine).max()):.0e}")
+        except Exception as error:
+            del layers[name]
+            left_out.append(f"{name} ({str(error)[:60]})")
+    times: dict[str, list[float]] = {name: [] for name in layers}
+    for _ in range(rounds):
+        for name, layer in layers.items():
+            times[name].append(passes(layer, given, v)[0])
+    medians = {name: float(np.median(t)) for name, t in times.items()}
+    peers = [name for name in layers if name != "BPQP"]
+    ratio = float("nan")
+    if peers:
+        best = min(peers, key=medians.__getitem__)
+        ratio = float(np.median(np.array(times["BPQP"]) / np.array(times[best])))
+    listed = ", ".join(f"{name} {1e3 * t:.2f}" for name, t in medians.items())
+    return f"{family} {size} batch {batch}: ratio {ratio:.2f}; ms {listed}" + (
+        f"; left out: {'; '.join(left_out)}" if left_out else ""
+    )
+
+
+def shared(rounds: int) -> str:
+    """Time a batch of 256 at 100x20 with one P, A, G beside the same with its own copies."""
+    single = data("qp-active", Size(100, 20), 1)
+    noise = torch.randn(256, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    P, q, A, b, G, h = single
+    together = [P, q + 0.01 * noise, A, b, G, h]
+    apart = [x.expand(256, *x.shape).contiguous() if k != 1 else x for k, x in enumerate(together)]
+    layer, v = BPQP(), torch.ones(256, 100, dtype=torch.float64)
+    pairs = [
+        [passes(layer, given, v)[0] for given in (together, apart)] for _ in range(rounds + 1)
+    ][1:]
+    ratio = np.median([one / other for one, other in pairs])
+    return f"qp-active 100x20 batch 256, shared P, A, G over own copies: {ratio:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", nargs="+", default=["qp", "lp", "qp-active"])
+    parser.add_argument("--size", nargs="+", default=["10x5", "50x10", "100x20", "500x100"])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shared", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.shared:
+        print(shared(given.rounds))
+        return
+    for family in given.family:
+        for size in given.size:
+            print(compare(family, Size.parse(size), given.batch, given.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,8 +19,8 @@ _SHORT = 100
 
 
 def printable(text: str) -> str:
-    """Replace control characters, but for line ends and tabs."""
-    return _CONTROL.sub("�", text)
+    """Replace control characters, but for line ends and tabs, and halves of surrogate pairs."""
+    return _CONTROL.sub("�", text.encode("utf-8", "replace").decode())
 
 
 def say(text: str, *, err: bool = False) -> None:

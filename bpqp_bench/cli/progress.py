@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bpqp_bench.cli.output import printable
 from bpqp_bench.runner.progress import State
 from bpqp_bench.runner.time_left import TimeLeft
 
@@ -46,7 +47,7 @@ class _Display:
         self._last = float("-inf")
 
     def update(self, state: State) -> None:
-        line = progress_line(state)
+        line = printable(progress_line(state))
         if self._console.is_terminal:
             whole = state.elapsed_s + state.left_s
             self._bar.update(self._task, description=line, completed=state.elapsed_s, total=whole)
@@ -56,7 +57,7 @@ class _Display:
             self.note(line)
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_line(state: State) -> str:

@@ -23,8 +23,11 @@ def report(
     """Render the tables, figures, claims and the page of the run directory RUN."""
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.report import render_report
+    from bpqp_bench.results.store import refuse_links
 
     target = out if out is not None else run / "report"
+    if target.exists() or target.is_symlink():
+        refuse_links(target)
     written = render_report(run, target, Registry(methods_dirs, problems_dirs))
     click.echo(f"{len(written)} files; open {written[-1]}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.parameters import format_spec
 from bpqp_bench.results.cells import Cells
 from bpqp_bench.results.run_directory import load_measurements, to_frame
+from bpqp_bench.results.store import read_json
 from bpqp_bench.runner.profiles import Profile, profile
 
 __all__ = ["Inputs", "MethodName", "Names", "load_inputs"]
@@ -226,10 +226,4 @@ def _profile(config: Mapping[str, Any]) -> Profile | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ResultsError(f"{path} is not valid JSON: {error}") from None
-    return content if isinstance(content, dict) else {"value": content}
+    return read_json(path) if path.is_file() else {}

@@ -99,7 +99,11 @@ def different_machines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
             continue
         if one is None or two is None:
             found.append(f"{name} is not recorded in one of them")
-        elif name == "memory" and abs(one - two) <= _SAME_MEMORY * max(one, two):
+        elif (
+            name == "memory"
+            and _are_numbers(one, two)
+            and abs(one - two) <= _SAME_MEMORY * max(one, two)
+        ):
             continue
         elif one != two:
             found.append(f"{name} is {one!r} in one and {two!r} in the other")
@@ -113,10 +117,11 @@ def different_loads(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
 
     The load is that of the minute before, per core; a run's own work is not in it.
     """
-    if "load" not in a or "load" not in b:
+    loads: list[Any] = [environment.get("load") for environment in (a, b)]
+    cores: list[Any] = [environment.get("cores") or 1 for environment in (a, b)]
+    if not _are_numbers(*loads, *cores):
         return None
-    loads = [float(environment["load"]) for environment in (a, b)]
-    per_core = [load / (e.get("cores") or 1) for load, e in zip(loads, (a, b), strict=True)]
+    per_core = [load / count for load, count in zip(loads, cores, strict=True)]
     if abs(per_core[0] - per_core[1]) <= _SAME_LOAD:
         return None
     return (
@@ -237,3 +242,7 @@ def _verdict(ratio: Ratio | None, noise: float) -> Verdict:
     if not ratio.differs_from_one or abs(ratio.median - 1.0) <= noise:
         return "unchanged"
     return "slower" if ratio.median > 1.0 else "faster"
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(isinstance(value, (int, float)) for value in values)

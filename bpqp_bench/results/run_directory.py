@@ -16,7 +16,7 @@ from bpqp_bench.method.phase_clock import PassTime
 from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 from bpqp_bench.results.measurement import MEASUREMENT, Measurement
-from bpqp_bench.results.store import RecordStore, lock_folder, read_json, write_json
+from bpqp_bench.results.store import RecordStore, lock_folder, read_json, refuse_links, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_links(path)
         (path / "logs").mkdir(exist_ok=True)
         self._store = RecordStore(path / MEASUREMENTS, MEASUREMENT)
 

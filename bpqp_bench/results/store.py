@@ -22,7 +22,16 @@ import msgspec
 
 from bpqp_bench.errors import ResultsError
 
-__all__ = ["RecordStore", "Records", "json_records", "read_json", "write_file", "write_json"]
+__all__ = [
+    "RecordStore",
+    "Records",
+    "json_records",
+    "lock_folder",
+    "read_json",
+    "refuse_links",
+    "write_file",
+    "write_json",
+]
 
 R = TypeVar("R")
 
@@ -259,6 +268,19 @@ def lock_folder(folder: Path) -> filelock.BaseFileLock:
     except OSError as error:
         raise ResultsError(f"{folder} cannot be made: {error.strerror}") from None
     return lock
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which something is a link: writing there would write elsewhere.
+
+    Raises
+    ------
+    ResultsError
+        Naming the link.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise ResultsError(f"{path} is a link, and nothing is written through links; remove it")
 
 
 def write_file(path: Path, content: bytes) -> None:

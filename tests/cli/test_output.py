@@ -29,7 +29,8 @@ from bpqp_bench.results.run_directory import RunDirectory, load_measurements, re
 
 
 def call(method: str, seed: int, **changes: Any) -> Measurement:
-    seconds = PassTime(call=1e-3 * (seed + 1), prepare=0, setup=0, solve=0, extract=0, other=0)
+    whole = 1e-3 * (seed + 1)
+    seconds = PassTime(call=whole, prepare=0, setup=0, solve=whole, extract=0, other=0)
     made: dict[str, Any] = {
         **{"key": f"{method} {seed}", "method": method, "label": method, "family": "qp"},
         **{"problem_class": "qp", "size": "10x5", "n": 10, "m": 5, "seed": seed},
@@ -46,7 +47,7 @@ def call(method: str, seed: int, **changes: Any) -> Measurement:
 
 def failure(method: str, seed: int, status: Status = Status.ERROR, **changes: Any) -> Measurement:
     nothing = {"forward": None, "backward": None, "accuracy": {}, "reference": None}
-    return call(method, seed, status=status, cause="ValueError: no", **nothing | changes)
+    return call(method, seed, status=status, **{"cause": "ValueError: no"} | nothing | changes)
 
 
 WRONG = {"q": Accuracy(one_minus_cos=0.5, rel_l2=1.0, l2=1.0, norm=1.0)}

@@ -12,7 +12,8 @@ import pandas as pd
 from bpqp_bench.errors import ResultsError, SpecError
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.parameters import format_spec
-from bpqp_bench.results.cells import Cells
+from bpqp_bench.results.cells import Cells, settings
+from bpqp_bench.results.measurement import method_of_schema_1
 from bpqp_bench.results.run_directory import load_measurements, to_frame
 from bpqp_bench.results.store import read_json
 from bpqp_bench.runner.profiles import Profile, profile
@@ -109,6 +110,8 @@ class Inputs:
         Names of the methods that any table asks for.
     planned
         Every (family, size, method) of the run's plan, by key; None if it is not known.
+    settings
+        Its measurements in every setting (batch, dtype, device, …), a `Cells` each.
     environment, config
         The contents of environment.json and config.json.
     """
@@ -119,6 +122,7 @@ class Inputs:
     run_dir: Path | None = None
     requested: tuple[str, ...] = ()
     planned: frozenset[tuple[str, str, str]] | None = None
+    settings: tuple[Cells, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -190,22 +194,33 @@ def load_inputs(
         raise ResultsError(f"{run_dir} is not a run directory")
     frame = to_frame(load_measurements(run_dir))
     config = _read(run_dir / "config.json")
+    cells = Cells(frame)
     return Inputs(
-        cells=Cells(frame),
+        cells=cells,
+        settings=tuple(
+            cells if setting == cells.setting else Cells(frame, setting)
+            for setting in settings(frame)
+        ),
         names=Names(registry if registry is not None else Registry()),
         profile=_profile(config),
         run_dir=run_dir,
         requested=tuple(requested),
-        planned=_planned(config),
+        planned=_planned(config, set(cells.methods(*cells.families()))),
         environment=_read(run_dir / "environment.json"),
         config=config,
     )
 
 
-def _planned(config: Mapping[str, Any]) -> frozenset[tuple[str, str, str]] | None:
+def _planned(
+    config: Mapping[str, Any], measured: set[str]
+) -> frozenset[tuple[str, str, str]] | None:
+    def today(method: str) -> str:
+        former = method_of_schema_1(method)
+        return former if method not in measured and former in measured else method
+
     try:
         return frozenset(
-            (str(block["family"]), str(block["size"]), str(cell["method"]))
+            (str(block["family"]), str(block["size"]), today(str(cell["method"])))
             for block in config["plan"]["blocks"]
             for cell in block["cells"]
         )

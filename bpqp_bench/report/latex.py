@@ -206,6 +206,7 @@ def _cell(cell: Cell, notes: Footnotes) -> str:
     # Braces: a cell that begins with "[" would otherwise be read as the option of \\.
     bold = r"\bfseries " if cell.tone == "best" else ""
     text = f"{{{bold}{escape(cell.text)}}}"
+    text += rf" {{\scriptsize {escape(cell.spread)}}}" if cell.spread else ""
     return f"{text}\\textsuperscript{{{marks}}}" if marks else text
 
 

@@ -62,6 +62,7 @@ def _cell(cell: Cell, notes: Footnotes) -> str:
     text = plain(cell.text)
     if cell.tone == "best":
         text = f"**{text}**"
+    text += f" {plain(cell.spread)}" if cell.spread else ""
     text += f"<sup>{marks}</sup>" if marks else ""
     return f"{text}<br>*{plain(cell.below)}*" if cell.below else text
 

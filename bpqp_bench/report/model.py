@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,8 @@ class Cell:
         What is printed.
     sort
         What sorting goes by; None sorts last.
+    spread
+        What is printed after it, smaller where that is possible: the middle half.
     below
         A second, smaller line: the published figure.
     notes
@@ -59,6 +61,7 @@ class Cell:
     unit: str = ""
     tone: Tone = ""
     comparable: bool = False
+    spread: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,17 @@ class Drawing:
         Base of the file names, heading.
     caption
         What to see in it; also its text for those who cannot see it.
+    spec
+        A Vega-Lite chart; or
     figure
-        A `matplotlib.figure.Figure`.
+        a `matplotlib.figure.Figure`.
     """
 
     key: str
     title: str
     caption: str
-    figure: Any = field(repr=False)
+    spec: Mapping[str, Any] | None = field(default=None, repr=False)
+    figure: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,29 @@ import base64
 import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import vl_convert
 from markupsafe import Markup
 
+from bpqp_bench.problem.cache import cache_directory
+from bpqp_bench.report.choices import choices
 from bpqp_bench.report.claims import Judged
-from bpqp_bench.report.claims.model import NOT, REPRODUCED, UNTESTED
+from bpqp_bench.report.claims.model import MIXED, NOT, REPRODUCED, UNTESTED
+from bpqp_bench.report.claims.readings import READINGS
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.markdown import Footnotes
 from bpqp_bench.report.model import Cell, Column, Drawing, Panel, Table
+from bpqp_bench.results.store import write_file
 
 __all__ = ["page"]
 
-_TONE = {REPRODUCED: "good", NOT: "bad", UNTESTED: "none"}
+_TONE = {REPRODUCED: "good", NOT: "bad", UNTESTED: "none", MIXED: "mixed"}
+_SIGN = {REPRODUCED: "✓", NOT: "✗", UNTESTED: "?"}
 
 
 def page(
@@ -55,14 +61,33 @@ def page(
         subtitle=_subtitle(inputs),
         footer=_footer(inputs),
         claims=judged,
-        counts=Counter(one.verdict for one in judged),
+        readings=READINGS,
+        titles={reading.key: reading.title for reading in READINGS},
         tone=_TONE,
+        sign=_SIGN,
         tables=shown,
         figures=[_figure(drawing, folder) for drawing in drawings],
         environment=_flat(inputs.environment) + _flat(inputs.config, "run"),
-        # Inside <script> only "</" could end the data early.
-        data=Markup(json.dumps(runs.kept, separators=(",", ":")).replace("<", "\\u003c")),
+        data=_script(runs.kept),
+        choices=_script(choices(inputs)),
+        library=Markup(_library()),
     )
+
+
+def _script(content: Any) -> Markup:
+    # Inside <script> only "</" could end the data early.
+    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script; made once, for it takes seconds."""
+    kept = cache_directory("page") / f"vega-{version('vl-convert-python')}.js"
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        content = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        content = content.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+        write_file(kept, content.encode("utf-8"))
+    return kept.read_text(encoding="utf-8")
 
 
 class _Runs:
@@ -127,6 +152,7 @@ def _cell(cell: Cell, column: Column, notes: Footnotes, runs: _Runs) -> dict[str
         sort = cell.text.lower()
     return {
         "text": cell.text,
+        "spread": cell.spread,
         "below": cell.below,
         "marks": ",".join(str(mark) for mark in notes.marks(cell)),
         "sort": sort,

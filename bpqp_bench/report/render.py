@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
+import vl_convert
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.claims import Judged, claims_markdown, judge_claims
@@ -29,7 +30,7 @@ __all__ = [
     "write_table",
 ]
 
-_DPI = 160
+_SCALE = 2.0  # pixels of a PNG for each of the SVG
 
 
 def render_report(run_dir: Path, out: Path, registry: Registry | None = None) -> list[Path]:
@@ -100,14 +101,15 @@ def write_table(table: Table, out: Path) -> list[Path]:
 
 
 def save_drawings(drawings: Iterable[Drawing], out: Path) -> list[Path]:
-    """Write ``<key>.svg`` and ``<key>.png``; the SVG is the same for the same data."""
+    """Write ``<key>.svg`` and ``<key>.png``; both are the same for the same data."""
     paths: list[Path] = []
-    with matplotlib.rc_context(RC):
-        for drawing in drawings:
-            svg, png = out / f"{drawing.key}.svg", out / f"{drawing.key}.png"
-            drawing.figure.savefig(svg, metadata={"Date": None})
-            # Laid out by the first saving; once more would take as long again.
-            drawing.figure.set_layout_engine("none")
-            drawing.figure.savefig(png, dpi=_DPI)
-            paths += [svg, png]
+    for drawing in drawings:
+        svg, png = out / f"{drawing.key}.svg", out / f"{drawing.key}.png"
+        if drawing.spec is not None:
+            svg.write_text(vl_convert.vegalite_to_svg(dict(drawing.spec)), encoding="utf-8")
+        else:
+            with matplotlib.rc_context(RC):
+                drawing.figure.savefig(svg, metadata={"Date": None})
+        png.write_bytes(vl_convert.svg_to_png(svg.read_text(encoding="utf-8"), scale=_SCALE))
+        paths += [svg, png]
     return paths

@@ -10,8 +10,8 @@ from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, Ratio, Summary
 __all__ = [
     "as_published",
     "interval",
-    "median_range",
     "memory",
+    "middle_half",
     "outcome_text",
     "plus_minus",
     "ratio",
@@ -60,12 +60,11 @@ def plus_minus(mean: float, std: float | None, scale: float = 1.0) -> str:
     return f"{text} ± {significant(std * scale, 2)}"
 
 
-def median_range(found: Summary, scale: float = 1.0) -> str:
-    """Print "median (q25 to q75)"; the median alone below five values."""
-    text = significant(found.median * scale)
+def middle_half(found: Summary, scale: float = 1.0) -> str:
+    """Print "(q25–q75)"; nothing below five values."""
     if found.n < FEWEST_FOR_INTERVAL:
-        return text
-    return f"{text} ({significant(found.q25 * scale)}–{significant(found.q75 * scale)})"
+        return ""
+    return f"({significant(found.q25 * scale)}–{significant(found.q75 * scale)})"
 
 
 def interval(low: float, high: float) -> str:

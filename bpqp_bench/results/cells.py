@@ -308,6 +308,13 @@ class Cells:
         rows = rows[self._degenerate[rows]]
         return pd.Series(self._numbers(column)[rows], index=self._index[rows], name=column)
 
+    def problem_class(self, family: str) -> str:
+        """Return the class of a family's problems: "qp", "lp", "socp"; empty if not recorded."""
+        if "problem_class" not in self.frame:
+            return ""
+        found = self.frame.loc[self.frame["family"] == family, "problem_class"]
+        return str(found.iloc[0]) if len(found) else ""
+
     def split(self, method: str) -> bool:
         """Whether the phases of a method are told apart (True where it does not occur)."""
         row = self._of_method.get(method)

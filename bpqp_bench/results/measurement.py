@@ -18,7 +18,15 @@ from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 from bpqp_bench.results.store import json_records
 
-__all__ = ["MEASUREMENT", "SCHEMA", "Measurement", "Role", "Status", "content_key"]
+__all__ = [
+    "MEASUREMENT",
+    "SCHEMA",
+    "Measurement",
+    "Role",
+    "Status",
+    "content_key",
+    "method_of_schema_1",
+]
 
 SCHEMA = 2
 
@@ -140,8 +148,28 @@ class Measurement:
     schema: int = SCHEMA
 
 
-# Schema 1 had no upstream gradient but ones, which is the default.
-MEASUREMENT = json_records(Measurement, "measurement", "key", SCHEMA, upgrade=dict)
+def method_of_schema_1(method: str) -> str:
+    """Return today's key of a method as results of schema 1 name it.
+
+    BPQP's defaults were OSQP in both passes then; they are the active-set method and a direct
+    backward pass now, and a key leaves out what is the default.
+    """
+    base, _, options = method.partition("[")
+    if base != "bpqp":
+        return method
+    named = dict(option.split("=", 1) for option in options.rstrip("]").split(",") if option)
+    named = {"backward": "osqp", "forward": "osqp"} | named
+    today = {"backward": "direct", "forward": "active-set"}
+    kept = sorted(f"{name}={value}" for name, value in named.items() if today.get(name) != value)
+    return f"{base}[{','.join(kept)}]" if kept else base
+
+
+def _from_schema_1(data: dict[str, Any]) -> dict[str, Any]:
+    # It had no upstream gradient but ones, which is the default.
+    return data | {"method": method_of_schema_1(str(data.get("method", "")))}
+
+
+MEASUREMENT = json_records(Measurement, "measurement", "key", SCHEMA, upgrade=_from_schema_1)
 
 
 def content_key(

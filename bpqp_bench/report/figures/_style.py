@@ -6,16 +6,24 @@ be read without colour too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
 
 from bpqp_bench.report.inputs import MethodName
 
-__all__ = ["RC", "Style", "legend_below", "new_figure", "size_axis", "styles"]
+__all__ = [
+    "RC",
+    "Style",
+    "close_profiles",
+    "draw_steps",
+    "legend_below",
+    "new_figure",
+    "styles",
+]
 
 # After Okabe and Ito, "Color Universal Design" (2008); yellow left out: too light for lines.
 _COLOURS = {
@@ -95,15 +103,6 @@ def new_figure(rows: int, columns: int, height: float = 2.3, **options: Any) -> 
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def size_axis(axis: Any, sizes: Sequence[str]) -> None:
-    """Label a logarithmic axis of n with the sizes "n×m" that were measured."""
-    axis.set_xscale("log")
-    axis.set_xticks([float(size.partition("x")[0]) for size in sizes])
-    axis.set_xticklabels([size.replace("x", "×") for size in sizes])
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
 def legend_below(figure: Any, axes: Any) -> None:
     """Put one legend for all axes beneath the figure, where it covers no data."""
     handles: dict[str, Any] = {}
@@ -129,3 +128,40 @@ def _columns(labels: list[str]) -> int:
         if inches <= _PAGE_WIDTH:
             return count
     return 1
+
+
+def draw_steps(axis: Any, factors: Any, share: Any, style: Style, label: str) -> None:
+    """Draw one profile; it begins at τ = 1 with the share on which the method is the fastest."""
+    x = np.concatenate([[1.0], factors])
+    y = np.concatenate([[0.0], share])
+    axis.step(
+        x,
+        y,
+        where="post",
+        color=style.colour,
+        linestyle=style.line,
+        marker=style.marker,
+        markevery=[len(x) - 1] if len(factors) else [],
+        markersize=4,
+        linewidth=1.2,
+        label=label,
+    )
+
+
+def close_profiles(axes: Any) -> None:
+    """Draw every profile to the edge: it stays at its last value."""
+    for column in axes.T:
+        right = max(
+            (line.get_xdata()[-1] for axis in column for line in axis.get_lines()), default=1.0
+        )
+        for axis in column:
+            for line in axis.get_lines():
+                x, y = line.get_xdata(), line.get_ydata()
+                axis.plot(
+                    [x[-1], right * 1.3],
+                    [y[-1], y[-1]],
+                    color=line.get_color(),
+                    linestyle=line.get_linestyle(),
+                    linewidth=line.get_linewidth(),
+                )
+            axis.set_xlim(0.9, right * 1.3)

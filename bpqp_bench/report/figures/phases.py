@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from bpqp_bench.method.phase_clock import PHASES
-from bpqp_bench.report.figures._style import legend_below, new_figure
+from bpqp_bench.report.figures._vega import facets, figure, only
 from bpqp_bench.report.figures.accuracy_time import largest_common_size
-from bpqp_bench.report.inputs import Inputs, MethodName
+from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
 from bpqp_bench.report.text import significant
@@ -27,78 +25,72 @@ _COLOURS = {
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw forward and backward pass of every method as stacked bars, one row per dataset."""
-    families = [family for family in FAMILIES if inputs.cells.sizes(family)]
-    if not families:
+    records: list[dict[str, Any]] = []
+    for family, label in FAMILIES.items():
+        methods = table_methods(inputs, family)
+        size = largest_common_size(inputs, family, methods)
+        for method in methods if size else ():
+            for side in ("forward", "backward"):
+                where = {"row": f"{label}, {str(size).replace('x', '×')}", "column": side}
+                found = _phases(inputs, (family, str(size), method.key), side)
+                records += [where | {"label": method.label} | record for record in found]
+    if not records:
         return ()
-    rows = {family: _shown(inputs, family) for family in families}
-    tallest = max(len(methods) for methods, _ in rows.values())
-    figure, axes = new_figure(
-        len(families), 2, height=0.35 + 0.21 * max(tallest, 2), sharey="row", sharex=True
-    )
-    for row, family in enumerate(families):
-        methods, size = rows[family]
-        for column, side in enumerate(("forward", "backward")):
-            axis = axes[row, column]
-            _bars(axis, inputs, family, size, methods, side=side)
-            axis.set_title(f"{FAMILIES[family]}, {size.replace('x', '×')}: {side}")
-            axis.grid(visible=False)
-            if row == len(families) - 1:
-                axis.set_xlabel("share of the call (mean ms at the right)")
-    legend_below(figure, axes)
+    y = {"field": "label", "type": "nominal", "sort": None, "title": None}
+    color = {
+        "field": "phase",
+        "type": "nominal",
+        "scale": {"domain": list(_COLOURS), "range": list(_COLOURS.values())},
+        "legend": {"title": None, "orient": "bottom"},
+    }
+    share = {
+        **{"field": "share", "type": "quantitative", "title": "share of the call"},
+        **{"scale": {"domain": [0, 1.15]}, "axis": {"format": "%", "values": [0, 0.5, 1]}},
+    }
+    pale = {"condition": {"test": "datum.split", "value": 1}, "value": 0.45}
+    layer = [
+        {
+            "transform": only("phase"),
+            "mark": "bar",
+            "encoding": {"x": share, "y": y, "color": color, "opacity": pale,
+                         "order": {"field": "order"}},
+        },
+        {
+            "transform": only("call"),
+            "mark": {"type": "text", "align": "left", "fontSize": 9, "dx": 3},
+            "encoding": {"x": share | {"stack": None}, "y": y, "text": {"field": "text"}},
+        },
+    ]  # fmt: skip
+    rows = list(dict.fromkeys(record["row"] for record in records))
+    body = facets(layer, rows, ["forward", "backward"], (260, 0))
+    body["spec"]["height"] = {"step": 13}
+    body |= {"resolve": {"scale": {"y": "independent"}}}
     return (
         Drawing(
             "phases",
             "Phase breakdown",
             "Share of each phase in the mean time of a call, with that time in ms at the right, "
-            "at the largest size that most methods finished. Hatched: the library's call cannot "
+            "at the largest size that most methods finished. Pale: the library's call cannot "
             "be split and is all counted as solve.",
-            figure,
+            spec=figure(body, records),
         ),
     )
 
 
-def _shown(inputs: Inputs, family: str) -> tuple[list[MethodName], str]:
-    methods = table_methods(inputs, family)
-    size = largest_common_size(inputs, family, methods) or inputs.cells.sizes(family)[-1]
-    measured = [
-        method
-        for method in methods
-        if inputs.cells.outcome(family, size, method.key).state == "measured"
+def _phases(inputs: Inputs, key: tuple[str, str, str], side: str) -> list[dict[str, Any]]:
+    means = {
+        phase: float(inputs.cells.values(*key, f"{side}.{phase}").mean())
+        for phase in (*PHASES, "other")
+    }
+    call = sum(means.values())
+    if not call > 0:
+        return []
+    split = inputs.cells.split(key[2])
+    records: list[dict[str, Any]] = [
+        {"kind": "phase", "phase": phase, "share": mean / call, "order": place, "split": split}
+        for place, (phase, mean) in enumerate(means.items())
     ]
-    return measured, size
-
-
-def _bars(
-    axis: Any, inputs: Inputs, family: str, size: str, methods: list[MethodName], *, side: str
-) -> None:
-    for place, method in enumerate(methods):
-        rows = inputs.cells.measured(family, size, method.key)
-        means = {
-            phase: pd.to_numeric(rows[f"{side}.{phase}"]).mean() for phase in (*PHASES, "other")
-        }
-        call = sum(means.values())
-        if not call > 0:
-            continue
-        left = 0.0
-        for phase, mean in means.items():
-            share = mean / call
-            axis.barh(
-                place,
-                share,
-                left=left,
-                color=_COLOURS[phase],
-                edgecolor="white",
-                linewidth=0.4,
-                height=0.75,
-                hatch="" if inputs.cells.split(method.key) else "////",
-                label=phase,
-            )
-            left += share
-        axis.text(1.02, place, significant(call * 1e3), va="center", fontsize=7)
-    axis.set_yticks(range(len(methods)), [method.label for method in methods])
-    axis.set_xlim(0, 1.0)
-    # Not invert_yaxis: the two axes of a row share theirs and would turn it twice.
-    axis.set_ylim(len(methods) - 0.4, -0.6)
+    return [*records, {"kind": "call", "share": 1.0, "text": significant(call * 1e3)}]
 
 
 FIGURE = FigureModule("phases", 40, draw)

@@ -91,7 +91,7 @@ def _learning(results: Results, markets: list[str]) -> Drawing:
         "Prediction error, regret of the decision and information coefficient on the validation "
         "days after each epoch; mean over seeds and one standard deviation, as far as all seeds "
         "were trained. BPQP stands for all exact layers.",
-        figure,
+        figure=figure,
     )
 
 
@@ -136,7 +136,7 @@ def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawi
         "Return of the portfolio in excess of the equal-weight mean, summed over the test days, "
         "without costs, the epoch chosen by validation IC; mean over seeds and one standard "
         "deviation. BPQP stands for all exact layers.",
-        figure,
+        figure=figure,
     )
 
 

@@ -1,60 +1,76 @@
-"""Performance profiles after Dolan and Moré, of all answers and of accurate ones alone."""
+"""Performance profiles after Dolan and Moré, of all answers and of right gradients alone."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bpqp_bench.report.figures._style import Style, legend_below, new_figure, styles
+from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT
+from bpqp_bench.report.figures._vega import Spec, facets, figure, log, method_scales
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
+from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import performance_profile
 
-__all__ = ["ACCURATE", "FIGURE", "close_profiles", "draw_steps"]
-
-# A gradient counts as accurate within this 1 − cos: an angle of about 0.08 degrees.
-ACCURATE = 1e-6
+__all__ = ["FIGURE"]
 
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
-    """Draw one column per dataset; the upper row counts any answer, the lower accurate ones."""
-    families = [family for family in FAMILIES if inputs.cells.sizes(family)]
-    if not families:
+    """Draw one column per dataset; the upper row counts any answer, the lower right ones."""
+    records: list[dict[str, Any]] = []
+    for (family, label), right in itertools.product(FAMILIES.items(), (False, True)):
+        profile = performance_profile(_times(inputs, family, right))
+        # A profile stays at its last value; it is drawn to the edge.
+        edge = 1.3 * max((float(f[-1]) for f, _ in profile.values() if len(f)), default=1.0)
+        for key, (factors, share) in profile.items():
+            steps = [(1.0, 0.0), *zip(factors, share, strict=True)]
+            records += [
+                {"label": inputs.cells.label(key) or key, "factor": float(x), "share": float(y)}
+                | {"row": _ROWS[right], "column": label}
+                for x, y in [*steps, (edge, steps[-1][1])]
+            ]
+    if not records:
         return ()
-    figure, axes = new_figure(2, len(families), height=2.2, sharey=True, sharex="col")
-    look = styles([*inputs.names.methods(METHODS), *table_methods(inputs, "lp")])
-    for column, family in enumerate(families):
-        for row, accurate in enumerate((False, True)):
-            axis = axes[row, column]
-            times = _times(inputs, family, accurate)
-            for key, (factors, share) in performance_profile(times).items():
-                style = look.get(key, Style("#7F7F7F", "o", "-"))
-                draw_steps(axis, factors, share, style, inputs.cells.label(key) or key)
-            axis.set_xscale("log")
-            axis.set_ylim(0, 1.03)
-            if row == 0:
-                axis.set_title(FAMILIES[family])
-            else:
-                axis.set_xlabel("τ, factor of the fastest time")
-            if column == 0:
-                axis.set_ylabel("share, accurate" if accurate else "share, any answer")
-    close_profiles(axes)
-    legend_below(figure, axes)
+    color, shape = method_scales(inputs, (record["label"] for record in records))
+    where = {
+        "x": log("factor", "τ, factor of the fastest time", axis={"tickCount": 4}),
+        "y": {"field": "share", "type": "quantitative", "title": "share of instances"},
+        "color": color,
+    }
+    line = {"type": "line", "interpolate": "step-after", "strokeWidth": 1.2}
+    last = [
+        {
+            "joinaggregate": [{"op": "max", "field": "factor", "as": "last"}],
+            "groupby": ["label", "row", "column"],
+        },
+        {"filter": "datum.factor == datum.last"},
+    ]
+    layer: list[Spec] = [
+        {"mark": line, "encoding": where},
+        {
+            "transform": last,
+            "mark": {"type": "point", "filled": True, "size": 34, "opacity": 1},
+            "encoding": where | {"shape": shape},
+        },
+    ]
+    body = facets(layer, _ROWS, list(FAMILIES.values()), (210, 150))
     return (
         Drawing(
             "performance-profiles",
             "Performance profiles",
             "Share of all instances of the sizes of table 1 that a method answered within τ times "
-            "the fastest total time (protocol call). Below, only answers whose gradient lies "
-            f"within 1 − cos ≤ {ACCURATE:g} of the reference count; degenerate instances are left "
+            "the fastest total time (protocol call). Below, only right gradients count (1 − cos ≤ "
+            f"{COSINE_RIGHT:g}, relative error ≤ {ERROR_RIGHT:g}); degenerate instances are left "
             "out there.",
-            figure,
+            spec=figure(body, records),
         ),
     )
+
+
+_ROWS = ("any answer", "right gradients")
 
 
 def _times(inputs: Inputs, family: str, accurate: bool) -> pd.DataFrame:
@@ -74,7 +90,8 @@ def _times(inputs: Inputs, family: str, accurate: bool) -> pd.DataFrame:
             bad = rows["reference.degenerate"].fillna(False).astype(bool)
             degenerate |= set(rows.index[bad])
             if accurate:
-                rows = rows[rows["accuracy.q.one_minus_cos"] <= ACCURATE]
+                close = rows["accuracy.q.one_minus_cos"] <= COSINE_RIGHT
+                rows = rows[close & (rows["accuracy.q.rel_l2"] <= ERROR_RIGHT)]
             pieces.append(rows["time.total.call"])
         joined = pd.concat(pieces) if pieces else pd.Series(dtype=float)
         tried = any(
@@ -91,43 +108,6 @@ def _poses_another(inputs: Inputs, family: str, size: str, method: str) -> bool:
     # A variant that solves another problem (the paper's LP with ε = 0) does not compete here.
     rows = inputs.cells.measured(family, size, method)
     return "posed" in rows and bool(rows["posed"].notna().any())
-
-
-def draw_steps(axis: Any, factors: Any, share: Any, style: Style, label: str) -> None:
-    """Draw one profile; it begins at τ = 1 with the share on which the method is the fastest."""
-    x = np.concatenate([[1.0], factors])
-    y = np.concatenate([[0.0], share])
-    axis.step(
-        x,
-        y,
-        where="post",
-        color=style.colour,
-        linestyle=style.line,
-        marker=style.marker,
-        markevery=[len(x) - 1] if len(factors) else [],
-        markersize=4,
-        linewidth=1.2,
-        label=label,
-    )
-
-
-def close_profiles(axes: Any) -> None:
-    """Draw every profile to the edge: it stays at its last value."""
-    for column in axes.T:
-        right = max(
-            (line.get_xdata()[-1] for axis in column for line in axis.get_lines()), default=1.0
-        )
-        for axis in column:
-            for line in axis.get_lines():
-                x, y = line.get_xdata(), line.get_ydata()
-                axis.plot(
-                    [x[-1], right * 1.3],
-                    [y[-1], y[-1]],
-                    color=line.get_color(),
-                    linestyle=line.get_linestyle(),
-                    linewidth=line.get_linewidth(),
-                )
-            axis.set_xlim(0.9, right * 1.3)
 
 
 FIGURE = FigureModule("performance-profiles", 30, draw)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bpqp_bench.report.figures._style import Style, legend_below, new_figure, styles
-from bpqp_bench.report.figures.profiles import close_profiles, draw_steps
+from bpqp_bench.report.figures._style import (
+    Style,
+    close_profiles,
+    draw_steps,
+    legend_below,
+    new_figure,
+    styles,
+)
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.real import METHODS, judged
@@ -42,7 +48,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             f"Share of the {len(times)} real problems of table 8 that a method has right (or "
             "solved, where there is no gradient to judge) within τ times the fastest total time "
             "(protocol call).",
-            figure,
+            figure=figure,
         ),
     )
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bpqp_bench.report.figures._style import Style, legend_below, new_figure, size_axis, styles
-from bpqp_bench.report.inputs import Inputs, MethodName
+from bpqp_bench.report.figures._vega import facets, figure, log, method_scales, only, size_axis
+from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.published import published_time
-from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
+from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
 from bpqp_bench.report.tables.large_scale import FAMILY
-from bpqp_bench.results.cells import PROTOCOLS, Pass, Protocol
+from bpqp_bench.results.cells import PASSES, PROTOCOLS, Protocol
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import summarize
 
 __all__ = ["FIGURE"]
 
-_PASSES: tuple[Pass, ...] = ("forward", "backward", "total")
 _MEANING = {
     "call": "everything that a training step pays",
     "solver": "the solve phase alone, which the authors timed for BPQP",
@@ -30,109 +30,75 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     sizes = inputs.cells.sizes(*FAMILIES)
     drawings: list[Drawing] = []
     if small := [size for size in sizes if size not in large]:
-        drawings += [_draw(inputs, protocol, FAMILIES, small) for protocol in PROTOCOLS]
+        drawings += [_draw(inputs, protocol, FAMILIES, small, "times") for protocol in PROTOCOLS]
     if big := [size for size in inputs.cells.sizes(FAMILY) if size in large]:
-        drawings.append(_draw(inputs, "call", {FAMILY: "QP"}, big))
+        drawings.append(_draw(inputs, "call", {FAMILY: "QP"}, big, "large-scale"))
     return tuple(drawings)
 
 
 def _draw(
-    inputs: Inputs, protocol: Protocol, families: Mapping[str, str], sizes: list[str]
+    inputs: Inputs, protocol: Protocol, families: Mapping[str, str], sizes: list[str], name: str
 ) -> Drawing:
-    scale = "large-scale" if sizes[0] in PROFILES[-1].large_sizes else "times"
+    records = list(_records(inputs, protocol, families, sizes))
+    color, shape = method_scales(inputs, (record["label"] for record in records))
+    where = {"x": size_axis(sizes), "y": log("median", "ms"), "color": color}
+    band = {"y": log("q25", "ms"), "y2": {"field": "q75"}, "opacity": {"value": 0.12}}
+    filled = {"condition": {"test": "datum.gradient == 'right'", "value": 0.9}, "value": 0}
+    mark = {"type": "point", "size": 34, "strokeWidth": 1.2}
+    layer = [
+        {"transform": only("measured"), "mark": "area", "encoding": where | band},
+        {"transform": only("measured"), "mark": {"type": "line", "strokeWidth": 1.1},
+         "encoding": where},
+        {"transform": only("measured"), "mark": mark,
+         "encoding": where | {"shape": shape, "fill": color, "fillOpacity": filled}},
+        {"transform": only("published"), "mark": {"type": "text", "fontSize": 12, "text": "+"},
+         "encoding": where},
+    ]  # fmt: skip
     wide = len(families) == 1
-    shape = (1, len(_PASSES)) if wide else (len(_PASSES), len(families))
-    sharing: dict[str, Any] = {"sharex": True, "sharey": True if wide else "row"}
-    figure, axes = new_figure(*shape, height=2.4 if wide else 2.2, **sharing)
-    grid = axes.T if wide else axes
-    look = styles([*inputs.names.methods(METHODS), *table_methods(inputs, "lp")])
-    for row, which in enumerate(_PASSES):
-        for column, (family, label) in enumerate(families.items()):
-            axis = grid[row, column]
-            for method in table_methods(inputs, family):
-                if not any(inputs.cells.outcome(family, s, method.key).n for s in sizes):
-                    continue
-                style = look.setdefault(method.key, Style("#7F7F7F", "o", "-"))
-                _line(
-                    axis,
-                    inputs,
-                    family,
-                    method,
-                    which=which,
-                    protocol=protocol,
-                    style=style,
-                    sizes=sizes,
-                )
-            axis.set_yscale("log")
-            size_axis(axis, sizes)
-            axis.tick_params("x", rotation=30)
-            if row == 0 or wide:
-                axis.set_title(label)
-            if column == 0:
-                axis.set_ylabel(f"{which} (ms)")
-    axes[-1, 1].set_xlabel("size n×m")
-    legend_below(figure, axes)
+    rows = ["QP"] if wide else list(PASSES)
+    columns = list(PASSES) if wide else list(families.values())
+    for record in records:
+        record["row"], record["column"] = (
+            (record["dataset"], record["pass"]) if wide else (record["pass"], record["dataset"])
+        )
     return Drawing(
-        f"{scale}-{protocol}",
+        f"{name}-{protocol}",
         f"Time against size{' at large scale' if wide else ''}, protocol {protocol}",
         f"Median time per instance against size, protocol {protocol} ({_MEANING[protocol]}); "
-        "bands hold the middle half of the instances. Hollow marks: published means, from another "
-        "machine and with the authors' own clocks.",
-        figure,
+        "bands hold the middle half of the instances. Filled marks: right gradients; hollow ones: "
+        "not right, or not judged. +: published means, from another machine and with the authors' "
+        "own clocks.",
+        spec=figure(facets(layer, rows, columns, (210, 150)), records),
     )
 
 
-def _line(
-    axis: Any,
-    inputs: Inputs,
-    family: str,
-    method: MethodName,
-    *,
-    which: Pass,
-    protocol: Protocol,
-    style: Style,
-    sizes: list[str],
-) -> None:
-    points: list[tuple[float, float, float, float]] = []
-    published: list[tuple[float, float]] = []
-    for size in sizes:
-        n = float(size.partition("x")[0])
-        times = inputs.cells.times(family, size, method.key, which, protocol) * 1e3
-        times = times[times > 0]
-        if len(times):
-            found = summarize(times)
-            points.append((n, found.median, found.q25, found.q75))
-        # The variant with the paper's settings has the same published figures as the method.
-        twin = method.name.endswith("-paper")
-        known = None if twin else published_time(method.name, family, which, size)
-        if known is not None:
-            published.append((n, known.mean * 1e3))
-    if points:
-        x, median, low, high = zip(*points, strict=True)
-        axis.plot(
-            x,
-            median,
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.line,
-            label=method.label,
-            markersize=4,
-            linewidth=1.2,
-        )
-        axis.fill_between(x, low, high, color=style.colour, alpha=0.12, linewidth=0)
-    # Without measured points beside it a published one has no line in the legend.
-    if points and published:
-        x, mean = zip(*published, strict=True)
-        axis.plot(
-            x,
-            mean,
-            color=style.colour,
-            marker=style.marker,
-            linestyle="none",
-            markerfacecolor="none",
-            markersize=6,
-            markeredgewidth=1.0,
-        )
+def _records(
+    inputs: Inputs, protocol: Protocol, families: Mapping[str, str], sizes: list[str]
+) -> Iterator[dict[str, Any]]:
+    for (family, dataset), which in itertools.product(families.items(), PASSES):
+        for method in table_methods(inputs, family):
+            # Without measured points beside it a published one has no line in the legend.
+            if not any(inputs.cells.outcome(family, size, method.key).n for size in sizes):
+                continue
+            for size in sizes:
+                record: dict[str, Any] = {
+                    **{"dataset": dataset, "pass": which, "label": method.label},
+                    "n": int(size.partition("x")[0]),
+                }
+                times = inputs.cells.times(family, size, method.key, which, protocol) * 1e3
+                times = times[times > 0]
+                if len(times):
+                    found = summarize(times)
+                    yield record | {
+                        **{"kind": "measured", "median": found.median},
+                        **{"q25": found.q25, "q75": found.q75},
+                        "gradient": inputs.cells.gradient(family, size, method.key).mark,
+                    }
+                # The variant with the paper's settings has the method's published figures.
+                twin = method.name.endswith("-paper")
+                known = None if twin else published_time(method.name, family, which, size)
+                if known is not None:
+                    yield record | {"kind": "published", "median": known.mean * 1e3}
 
 
 FIGURE = FigureModule("times", 10, draw)

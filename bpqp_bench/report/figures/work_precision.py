@@ -79,7 +79,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             "Median total time (protocol call) against the median relative error of the gradient, "
             "one point a tolerance, joined from the loosest to the tightest. Lower right is best; "
             "a curve that goes up and not right buys nothing with its time.",
-            figure,
+            figure=figure,
         ),
     )
 

@@ -14,7 +14,7 @@ from bpqp_bench.report.published import Published
 from bpqp_bench.report.text import (
     as_published,
     interval,
-    median_range,
+    middle_half,
     outcome_text,
     significant,
     tiny,
@@ -177,7 +177,7 @@ def time_cell(
     if times.empty:
         return Cell("n/a", None, below=below, notes=outcome.notes, tone="missing")
     found = summarize(times)
-    text = median_range(found, SCALE[unit])
+    text = significant(found.median * SCALE[unit])
     mark = MARKS[cells.gradient(*key).mark]
     return Cell(
         f"{'≥ ' if outcome.timeouts else ''}{text}{mark}",
@@ -188,6 +188,7 @@ def time_cell(
         unit=unit,
         tone="wrong" if mark == MARKS["wrong"] else "",
         comparable=cells.right(*key) and not outcome.timeouts,
+        spread=middle_half(found, SCALE[unit]),
     )
 
 

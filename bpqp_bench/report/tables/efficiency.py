@@ -17,7 +17,7 @@ FAMILIES = {"qp": "QP", "lp": "LP", "socp": "SOCP"}
 METHODS = (
     *("exact", "exact-paper", "exact-solve", "cvxpy", "cvxpy-paper", "qpth", "qpth-paper"),
     *("altdiff", "altdiff-vjp", "altdiff-paper", "jaxopt", "jaxopt-accurate"),
-    *("bpqp", "bpqp-paper", "bpqp-direct", "bpqp-fast"),
+    *("bpqp", "bpqp-paper", "bpqp-osqp", "bpqp-direct", "bpqp-fast"),
 )
 LP_ONLY = ("cvxpy-lp0",)
 
@@ -59,17 +59,21 @@ def table_methods(inputs: Inputs, family: str) -> list[MethodName]:
 def render(inputs: Inputs) -> Table:
     """Render the two protocols in the paper's layout, then every statistic of every cell."""
     planned = inputs.profile.sizes if inputs.profile else ()
+    families = dict(FAMILIES)
+    if inputs.profile is None:  # a run of the user's own choice: every family in it has its times
+        families = {family: label for family, label in FAMILIES.items() if inputs.expects(family)}
+        families |= {f: f for f in inputs.cells.families() if f not in FAMILIES}
     times = Times(
         inputs,
         key=TABLE.key,
-        families=FAMILIES,
+        families=families,
         methods=lambda family: table_methods(inputs, family),
-        sizes=table_sizes(inputs, planned, PROFILES[-1].large_sizes, *FAMILIES),
+        sizes=table_sizes(inputs, planned, PROFILES[-1].large_sizes, *families),
         published=_published,
         below=lambda place: published_text(_published(place), "ms"),
     )
     panels = [times.panel(protocol) for protocol in PROTOCOLS]
-    panels += [times.statistics(family) for family in FAMILIES]
+    panels += [times.statistics(family) for family in families]
     return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), times.tidy)
 
 

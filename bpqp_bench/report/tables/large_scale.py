@@ -17,7 +17,7 @@ __all__ = ["FAMILY", "METHODS", "TABLE", "large_sizes"]
 FAMILY = "qp"
 METHODS = (
     *("exact", "exact-paper", "exact-solve", "altdiff"),
-    *("bpqp", "bpqp-paper", "bpqp-fast"),
+    *("bpqp", "bpqp-paper", "bpqp-osqp", "bpqp-fast"),
 )
 _CAPTION = (
     "Seconds per instance, median over instances; the second line under the "

@@ -44,13 +44,14 @@ def check(
         raise click.exceptions.Exit(_in_worker_environment())
     from rich.console import Console
 
-    from bpqp_bench.method.conformance import check_method
+    from bpqp_bench.method.conformance import LIMITS, check_method
     from bpqp_bench.plugins.family_check import check_family
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.problem.instance import Size
 
     registry = Registry(methods_dirs, problems_dirs)
     console = Console(soft_wrap=False)
+    click.echo(LIMITS)
     failed = 0
     for name in methods or (() if families else registry.method_names()):
         choice = registry.method(name)

@@ -70,9 +70,44 @@ class Call:
 
 def solve(call: Call, given: Sequence[Any]) -> Tensor:
     """Return z* with its derivatives; ``call.solved`` has the rest."""
-    apply: Any = _Solve.apply  # autograd's own is untyped
-    z: Tensor = apply(call, *(value if isinstance(value, Tensor) else None for value in given))
+    plain = not _transformed()
+    apply: Any = _Plain.apply if plain else _Solve.apply  # autograd's own is untyped
+    z: Tensor = apply(call, *[value if isinstance(value, Tensor) else None for value in given])
     return z
+
+
+def _transformed() -> bool:
+    """Whether a `torch.func` transform, or a vmap over losses, is at work."""
+    active: Any = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is None or bool(active())
+
+
+class _Plain(torch.autograd.Function):
+    """What `_Solve` and `_Adjoint` do, without what only transforms and second derivatives need.
+
+    torch binds the arguments of a function that has ``setup_context`` by `inspect.signature`, at
+    every call: a tenth of a millisecond, more than the adjoint of a small problem takes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(*tensors)
+        return call.run(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled() or _transformed():
+            return _Solve.backward(ctx, *upstream)
+        needed = ctx.needs_input_grad[1:]
+        tensors = ctx.saved_tensors  # raises if one was changed in place
+        found = ctx.call.solved.pullback(upstream[0], needed, ctx.call.clock())
+        return None, *(
+            part
+            if part is None or (part.dtype == like.dtype and part.device == like.device)
+            else part.to(like)
+            for part, like in zip(found, tensors, strict=True)
+        )
 
 
 class _Solve(torch.autograd.Function):

@@ -114,6 +114,7 @@ class KKTFactor:
             return other.solve(r, s, clock)
         return found
 
+    @np.errstate(over="ignore", invalid="ignore")  # subnormal data: the residual tells
     def _refined(self, r: Array, s: Array) -> KKTSolution:
         r_scaled, s_scaled = r / self.scale, s * self.weights
         x, y = self.apply(r_scaled, s_scaled)

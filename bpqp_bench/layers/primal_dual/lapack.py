@@ -105,6 +105,8 @@ class _Dual:
     force: float  # |L⁻¹q|
 
 
+# Data that are not finite, or nearly dependent, fail the tests below; NumPy need not warn of them.
+@np.errstate(all="ignore")
 def solve(
     P: Array,
     q: Array,

@@ -29,7 +29,7 @@ from bpqp_bench.report.tables import (
     scaling,
     solvers,
 )
-from bpqp_bench.results.cells import Cells, settings
+from bpqp_bench.results.cells import Cells
 from bpqp_bench.results.measurement import Measurement
 from bpqp_bench.results.run_directory import to_frame
 from bpqp_bench.runner.plan import make_plan
@@ -308,37 +308,3 @@ def test_a_variant_that_poses_another_problem_does_not_empty_the_profile():
         times = profiles._times(samples.inputs([*own, *other]), "lp", accurate)
         assert list(times.columns) == ["bpqp"]
         assert times["bpqp"].notna().sum() == 3
-
-
-def test_batches_and_todays_layers_stand_by_their_settings() -> None:
-    from bpqp_bench.report.tables import batches, today
-
-    wrong = {"q": Accuracy(1e-3, 0.1, 1.0, 10.0)}
-    runs: list[Measurement] = []
-    for size, seed in itertools.product((1, 64), range(5)):
-        common = {"seed": seed, "batch": size}
-        # A batch of 64 takes 16 times as long as one: a quarter of the time an instance.
-        seconds = 1e-3 if size == 1 else 16e-3
-        for name, factor, more in (
-            ("bpqp", 2.0, {}),
-            ("qplayer", 1.0, {}),
-            ("quick", 0.1, {"accuracy": wrong}),
-        ):
-            made = samples.measurement(name, seconds=seconds * factor, **common, **more)
-            runs.append(samples.replace(made, key=f"{name}-{size}-{seed}"))
-    frame = samples.to_frame(runs)
-    made = samples.inputs(runs, "smoke")
-    every = tuple(Cells(frame, setting) for setting in settings(frame))
-    made = samples.replace(made, settings=every)
-    total = panel(batches.render(made), "batches-total")
-    assert [column.label for column in total.columns] == ["Method", "1", "64"]
-    assert [find(total, "qplayer", column).text for column in (1, 2)] == ["1.50", "0.375"]
-    assert find(total, "qplayer", 2).tone == "best"
-    assert find(total, "quick", 2).tone == "wrong"
-    table = today.render(made)
-    assert [one.title for one in table.panels] == [
-        "Batch 1, float64, cpu",
-        "Batch 64, float64, cpu",
-    ]
-    assert find(table.panels[1], "quick", 4).text == "0/5"
-    assert find(table.panels[1], "qplayer", 3).tone == "best"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -106,10 +107,19 @@ def save_drawings(drawings: Iterable[Drawing], out: Path) -> list[Path]:
     for drawing in drawings:
         svg, png = out / f"{drawing.key}.svg", out / f"{drawing.key}.png"
         if drawing.spec is not None:
-            svg.write_text(vl_convert.vegalite_to_svg(dict(drawing.spec)), encoding="utf-8")
+            svg.write_text(_lean(vl_convert.vegalite_to_svg(dict(drawing.spec))), encoding="utf-8")
         else:
             with matplotlib.rc_context(RC):
                 drawing.figure.savefig(svg, metadata={"Date": None})
         png.write_bytes(vl_convert.svg_to_png(svg.read_text(encoding="utf-8"), scale=_SCALE))
         paths += [svg, png]
     return paths
+
+
+def _lean(svg: str) -> str:
+    """Round coordinates to a hundredth of a pixel: they are most of a figure's bytes."""
+    return re.sub(
+        r' (?:d|transform)="[^"]*"',
+        lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]),
+        svg,
+    )

@@ -3,10 +3,11 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce test test-fast test-qlib lint asv asv-history asv-compare asv-versions asv-publish clean help
+.PHONY: reproduce survey test test-fast test-qlib lint asv asv-history asv-compare asv-versions asv-publish clean help
 
 help:
-	@echo "make reproduce [PROFILE=smoke|standard|paper]  measure everything and render the report"
+	@echo "make reproduce [PROFILE=smoke|standard|paper]  the paper's tables, figures and claims"
+	@echo "make survey [PROFILE=smoke|standard|paper]     today's layers, batches, real problems"
 	@echo "make test      run all tests, two at a time"
 	@echo "make test-fast the tests that take less than ten seconds each"
 	@echo "make test-qlib the tests that need Qlib, in an environment of their own"
@@ -25,6 +26,9 @@ help:
 
 reproduce: .venv/.ready
 	$(BIN)/bpqp-bench reproduce --profile $(PROFILE)
+
+survey: .venv/.ready
+	$(BIN)/bpqp-bench survey --profile $(PROFILE)
 
 # Two files at a time: the fixtures of a file are costly, and made once where it stays whole.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -31,6 +31,7 @@ _COMMANDS = {
     "regress": ("regress", "regress"),
     "publish": ("publish", "publish"),
     "reproduce": ("reproduce", "reproduce"),
+    "survey": ("survey", "survey"),
 }
 
 

@@ -22,14 +22,14 @@ def publish(run: Path, checkout: Path) -> None:
     """Make the run directory RUN the reference run that README.md and docs/results.md show."""
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.report.documents import document_sections, replace_section
-    from bpqp_bench.report.inputs import load_inputs
     from bpqp_bench.report.publish import publish_reference
-    from bpqp_bench.report.tables import TABLES, requested_methods
+    from bpqp_bench.report.render import read_run
+    from bpqp_bench.report.tables import render_tables
 
     reference = checkout / "results" / "reference"
     written = publish_reference(run, reference)
-    inputs = load_inputs(reference, Registry(), requested_methods())
-    sections = document_sections(inputs, [module.render(inputs) for module in TABLES])
+    inputs = read_run(reference, Registry())
+    sections = document_sections(inputs, render_tables(inputs))
     documents = [checkout / path for path in sections]
     for document, section in zip(documents, sections.values(), strict=True):
         text = replace_section(document.read_text(encoding="utf-8"), section)

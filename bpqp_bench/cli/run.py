@@ -111,9 +111,9 @@ def run(
         else None
     )
     if kept is not None:
-        plan, profile, options = kept
+        plan, profile, suites, options = kept
     else:
-        plan = _planned(registry, profile, asked)
+        plan, suites = _planned(registry, profile, asked), ()
         if shard is not None:
             plan = plan.shard(Shard.parse(shard))
         limit = None if memory_limit is None else _bytes(memory_limit)
@@ -131,7 +131,7 @@ def run(
     path = out or new_run_path()
     with (
         open_run(
-            path, plan, registry, resume=resume, options=options, profile=profile
+            path, plan, registry, resume=resume, options=options, profile=profile, suites=suites
         ) as directory,
         show_time_left() as time_left,
     ):
@@ -221,7 +221,7 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
     return make_plan([request(batch) for batch in asked["batches"] or (1,)], registry)
 
 
-def _kept(path: Path) -> tuple[Plan, str | None, Any]:
+def _kept(path: Path) -> tuple[Plan, str | None, tuple[str, ...], Any]:
     from bpqp_bench.errors import ResultsError
     from bpqp_bench.results.run_directory import read_config
     from bpqp_bench.runner.execute import Options
@@ -232,7 +232,8 @@ def _kept(path: Path) -> tuple[Plan, str | None, Any]:
         options = Options(
             memory_limit=config["memory_limit"], reference_limit_s=config["reference_limit_s"]
         )
-        return Plan.from_dict(config["plan"]), config["profile"], options
+        suites = tuple(config.get("suites", ()))
+        return Plan.from_dict(config["plan"]), config["profile"], suites, options
     except (KeyError, ValueError) as error:
         raise ResultsError(f"{path / 'config.json'} is not that of a run: {error!r}") from None
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bpqp_bench.errors import ResultsError, SpecError
+from bpqp_bench.method.contract import Method
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.parameters import format_spec
 from bpqp_bench.results.cells import Cells, settings
@@ -74,6 +75,15 @@ class Names:
         rest = {k: v for k, v in choice.parameters.items() if k != name}
         return self.method(format_spec(choice.cls.name, rest)), float(str(value))
 
+    def declared(self, key: str) -> type[Method] | None:
+        """Return the class of a method, where the registry knows it."""
+        if self._registry is None:
+            return None
+        try:
+            return self._registry.method(key).cls
+        except SpecError:
+            return None
+
     def family(self, text: str) -> str:
         """Return the key that results of a family are kept under."""
         if self._registry is not None:
@@ -125,6 +135,12 @@ class Inputs:
     settings: tuple[Cells, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The commands that it was measured by: "reproduce", "survey"; none of the user's own."""
+        found = self.config.get("suites")
+        return tuple(str(one) for one in found) if isinstance(found, list) else ()
 
     @property
     def frame(self) -> pd.DataFrame:

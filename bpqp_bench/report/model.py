@@ -21,12 +21,15 @@ __all__ = [
     "FigureModule",
     "Panel",
     "Row",
+    "Suite",
     "Table",
     "TableModule",
     "Tone",
 ]
 
 Tone = Literal["", "fail", "missing", "best", "muted", "wrong"]
+# The command that measures for a table: the paper's tables and claims, or today's questions.
+Suite = Literal["reproduce", "survey"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ class TableModule:
     requests
         The cells to measure for it under a profile; empty for a table that lives on other results.
     render
-        Makes the table from the run. It must cope with a run in which nothing of it was measured.
+        Makes the table from the run. It must cope with a run in which nothing of it was measured;
+        a table of the survey then has no panels.
+    suite
+        The command that it belongs to.
     """
 
     key: str
@@ -126,6 +132,7 @@ class TableModule:
     order: int
     requests: Callable[[Profile], tuple[Request, ...]]
     render: Callable[[Inputs], Table]
+    suite: Suite = "reproduce"
 
 
 @dataclass(frozen=True)
@@ -155,9 +162,11 @@ class Drawing:
 class FigureModule:
     """What a file of ``report/figures/`` binds to the name ``FIGURE``.
 
-    ``draw`` returns the drawings for which the run has data, maybe none.
+    ``draw`` returns the drawings for which the run has data, maybe none. ``suite`` is the command
+    that the figure belongs to.
     """
 
     key: str
     order: int
     draw: Callable[[Inputs], tuple[Drawing, ...]]
+    suite: Suite = "reproduce"

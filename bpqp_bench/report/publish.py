@@ -9,9 +9,7 @@ from pathlib import Path
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.plugins.registry import Registry
-from bpqp_bench.report.inputs import load_inputs
-from bpqp_bench.report.render import render_inputs
-from bpqp_bench.report.tables import requested_methods
+from bpqp_bench.report.render import read_run, render_inputs
 from bpqp_bench.results.run_directory import MEASUREMENTS
 
 __all__ = ["compress", "publish_reference"]
@@ -48,7 +46,7 @@ def publish_reference(run: Path, reference: Path) -> list[Path]:
             f"{run} was measured with uncommitted changes or outside a checkout; "
             "commit and run it again"
         )
-    inputs = load_inputs(run, Registry(), requested_methods())
+    inputs = read_run(run, Registry())
     if reference.exists():
         shutil.rmtree(reference)
     reference.mkdir(parents=True)

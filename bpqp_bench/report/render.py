@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -19,11 +20,12 @@ from bpqp_bench.report.latex import document, table_latex
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.model import Drawing, Table
 from bpqp_bench.report.page import page
-from bpqp_bench.report.tables import TABLES, requested_methods
+from bpqp_bench.report.tables import belongs, render_tables, requested_methods
 from bpqp_bench.results.export import inert
 
 __all__ = [
     "draw_figures",
+    "read_run",
     "render_inputs",
     "render_report",
     "save_drawings",
@@ -56,21 +58,29 @@ def render_report(run_dir: Path, out: Path, registry: Registry | None = None) ->
     ResultsError
         If the run cannot be read.
     """
-    return render_inputs(load_inputs(run_dir, registry, requested_methods()), out)
+    return render_inputs(read_run(run_dir, registry), out)
+
+
+def read_run(run_dir: Path, registry: Registry | None = None) -> Inputs:
+    """Read a run for rendering, with the methods that the tables of its command ask for."""
+    inputs = load_inputs(run_dir, registry)
+    return replace(inputs, requested=tuple(requested_methods(inputs.suites)))
 
 
 def render_inputs(inputs: Inputs, out: Path) -> list[Path]:
     """Render a run that has been read already; see `render_report`."""
     out.mkdir(parents=True, exist_ok=True)
-    tables = [module.render(inputs) for module in TABLES]
+    tables = render_tables(inputs)
     written = [path for table in tables for path in write_table(table, out)]
     master = out / "tables.tex"
     master.write_text(document(rf"\input{{{table.key}}}" for table in tables), encoding="utf-8")
     written.append(master)
     drawings = draw_figures(inputs)
     written += save_drawings(drawings, out)
-    judged = judge_claims(inputs)
-    written += write_claims(judged, out)
+    # The claims are the paper's: a survey says nothing about them.
+    judged = judge_claims(inputs) if "reproduce" in (inputs.suites or ("reproduce",)) else ()
+    if judged:
+        written += write_claims(judged, out)
     index = out / "index.html"
     index.write_text(page(inputs, tables, drawings, judged, out), encoding="utf-8")
     written.append(index)
@@ -89,7 +99,12 @@ def write_claims(judged: tuple[Judged, ...], out: Path) -> list[Path]:
 def draw_figures(inputs: Inputs) -> list[Drawing]:
     """Draw all figures in the report's style."""
     with matplotlib.rc_context(RC):
-        return [drawing for module in FIGURES for drawing in module.draw(inputs)]
+        return [
+            drawing
+            for module in FIGURES
+            if belongs(module, inputs)
+            for drawing in module.draw(inputs)
+        ]
 
 
 def write_table(table: Table, out: Path) -> list[Path]:

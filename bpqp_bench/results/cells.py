@@ -211,7 +211,7 @@ class Cells:
         self._outcomes: dict[Key, Outcome] = {}
         self._active: dict[tuple[str, str], tuple[float, int, int] | None] = {}
         self._of_method = {key[2]: int(rows[0]) for key, rows in reversed(self._groups.items())}
-        self._degenerate = kept["reference.degenerate"].fillna(False).astype(bool).to_numpy()
+        self._degenerate = kept["reference.degenerate"].eq(True).to_numpy(dtype=bool)
         self._zero = self._numbers("accuracy.q.norm") < ZERO_GRADIENT
         self._apart = self._degenerate | self._zero
         self._right = (self._numbers("accuracy.q.one_minus_cos") <= COSINE_RIGHT) & (

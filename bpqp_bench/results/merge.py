@@ -57,12 +57,18 @@ def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False
             "add --across-machines to merge them all the same"
         )
     environment = environments[0] | ({"other_machines": differences} if differences else {})
-    config = configs[0] | {"plan": {"blocks": _blocks(configs)}}
+    config = configs[0] | {"plan": {"blocks": _blocks(configs)}, "suites": _suites(configs)}
     measurements = merge_measurements(load_measurements(run) for run in runs)
     with RunDirectory.create(out, config, environment) as directory:
         for measurement in measurements:
             directory.append(measurement)
     return len(measurements)
+
+
+def _suites(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Commands that the runs are of; a run of the user's own among them makes it one of none."""
+    found = [config.get("suites") or [] for config in configs]
+    return sorted({name for names in found for name in names}) if all(found) else []
 
 
 def _blocks(configs: Sequence[dict[str, Any]]) -> list[Any]:

@@ -118,6 +118,7 @@ def open_run(
     resume: bool = False,
     options: Options | None = None,
     profile: str | None = None,
+    suites: tuple[str, ...] = (),
 ) -> RunDirectory:
     """Make a run directory for a plan, or open it again.
 
@@ -129,13 +130,15 @@ def open_run(
         Go on with it; it must be there.
     profile
         Name of the profile that the plan was made for; kept in config.json, where reports look.
+    suites
+        The commands whose tables the plan is for, "reproduce" or "survey"; kept there too.
 
     Raises
     ------
     ResultsError
         As `RunDirectory.create` and `RunDirectory.resume`.
     """
-    config = run_config(plan, registry, options or Options(), profile)
+    config = run_config(plan, registry, options or Options(), profile, suites)
     environment = describe_environment(
         required_libraries(plan, registry), {block.threads for block in plan.blocks}, total_memory()
     )
@@ -151,13 +154,18 @@ def required_libraries(plan: Plan, registry: Registry) -> set[str]:
 
 
 def run_config(
-    plan: Plan, registry: Registry, options: Options, profile: str | None = None
+    plan: Plan,
+    registry: Registry,
+    options: Options,
+    profile: str | None = None,
+    suites: tuple[str, ...] = (),
 ) -> Mapping[str, Any]:
     """Return what must be the same for a run to be resumed, as plain JSON values."""
     return {
         "schema": SCHEMA,
         "code": code_hash(registry),
         "profile": profile,
+        "suites": list(suites),
         "plan": plan.to_dict(),
         "memory_limit": options.memory_limit,
         "reference_limit_s": options.reference_limit_s,

@@ -12,10 +12,10 @@ from report_samples import full_sample, write_run
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.documents import BEGIN, END, document_sections, replace_section
-from bpqp_bench.report.inputs import load_inputs
 from bpqp_bench.report.markdown import table_markdown
 from bpqp_bench.report.publish import compress, publish_reference
-from bpqp_bench.report.tables import TABLES, requested_methods
+from bpqp_bench.report.render import read_run
+from bpqp_bench.report.tables import render_tables
 
 
 def _run(directory, dirty=False):
@@ -29,12 +29,12 @@ def _run(directory, dirty=False):
 
 @pytest.fixture(scope="module")
 def inputs():
-    return load_inputs(REFERENCE, Registry(), requested_methods())
+    return read_run(REFERENCE, Registry())
 
 
 @pytest.fixture(scope="module")
 def tables(inputs):
-    return [module.render(inputs) for module in TABLES]
+    return render_tables(inputs)
 
 
 @pytest.mark.slow

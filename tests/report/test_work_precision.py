@@ -7,8 +7,9 @@ from report_samples import inputs, measurement
 
 from bpqp_bench import Registry
 from bpqp_bench.reference.accuracy import Accuracy
-from bpqp_bench.report.figures.work_precision import curves, draw
+from bpqp_bench.report.figures.work_precision import draw
 from bpqp_bench.report.inputs import Names
+from bpqp_bench.report.tables.work_precision import TABLE, points
 
 
 def run(points):
@@ -33,16 +34,27 @@ POINTS = [
 
 
 def test_a_curve_goes_from_the_loosest_to_the_tightest_tolerance():
-    (found,) = curves(run(POINTS), "qp-active", "10x5").items()
+    (found,) = points(run(POINTS), "qp-active", "10x5").items()
     method, curve = found
     assert method.key == "qplayer"
-    assert [error for error, _ in curve] == pytest.approx([1e-2, 1e-5, 1e-8])
-    times = [time for _, time in curve]
+    assert list(curve) == [1e-3, 1e-6, 1e-9]
+    assert [error for error, _ in curve.values()] == pytest.approx([1e-2, 1e-5, 1e-8])
+    times = [time for _, time in curve.values()]
     assert times == sorted(times)
 
 
 def test_a_run_without_curves_has_no_drawing():
     assert draw(run(POINTS[3:])) == ()
     (drawing,) = draw(run(POINTS))
-    (axis,) = [axis for axis in drawing.figure.axes if axis.lines]
-    assert [line.get_label() for line in axis.lines] == ["QPLayer"]
+    values = drawing.spec["data"]["values"]
+    assert [(value["label"], value["tolerance"]) for value in values] == [
+        *(("QPLayer", 1e-3), ("QPLayer", 1e-6), ("QPLayer", 1e-9))
+    ]
+
+
+def test_the_table_has_time_and_error_of_every_tolerance():
+    (panel,) = TABLE.render(run(POINTS)).panels
+    assert [column.label for column in panel.columns[1:]] == ["1e−3", "1e−6", "1e−9"]
+    (row,) = panel.rows
+    assert [cell.text for cell in row.cells] == ["QPLayer", "1.50", "3.00", "4.50"]
+    assert row.cells[1].below == "1.0e−02"

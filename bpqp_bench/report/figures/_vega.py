@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bpqp_bench.report.choices import looks
-from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.tables.efficiency import METHODS, table_methods
 
 __all__ = ["Spec", "facets", "figure", "log", "method_scales", "only", "size_axis"]
@@ -45,11 +45,19 @@ def facets(
     }
 
 
-def method_scales(inputs: Inputs, labels: Iterable[str]) -> tuple[Spec, Spec]:
-    """Return the encodings of colour and shape by the field ``label``, with one legend for both."""
-    methods = [*inputs.names.methods(METHODS), *table_methods(inputs, "lp")]
-    keys = [*(name.key for name in methods), *inputs.cells.methods(*inputs.cells.families())]
-    names = {inputs.cells.label(key) or key: look for key, look in looks(keys).items()}
+def method_scales(
+    inputs: Inputs, labels: Iterable[str], methods: Iterable[MethodName] = ()
+) -> tuple[Spec, Spec]:
+    """Return the encodings of colour and shape by the field ``label``, with one legend for both.
+
+    ``methods`` are those that may be drawn without having been measured under their own key.
+    """
+    drawn = list(methods)
+    known = [*inputs.names.methods(METHODS), *table_methods(inputs, "lp"), *drawn]
+    keys = [*(name.key for name in known), *inputs.cells.methods(*inputs.cells.families())]
+    found = looks(keys)
+    names = {inputs.cells.label(key) or key: look for key, look in found.items()}
+    names |= {method.label: found[method.key] for method in drawn}
     wanted = set(labels)
     shown = [label for label in names if label in wanted]
     legend = {"title": None, "orient": "bottom", "columns": 4, "symbolOpacity": 1}

@@ -53,4 +53,4 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     )
 
 
-FIGURE = FigureModule("real-profiles", 80, draw)
+FIGURE = FigureModule("real-profiles", 80, draw, suite="survey")

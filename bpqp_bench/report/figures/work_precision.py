@@ -1,77 +1,63 @@
 """Work–precision: total time against the gradient's error as the tolerance goes down.
 
-A method measured at one tolerance is a point, and the choice of the point decides who wins. The
-curves need a run with several: ``bpqp-bench run --tolerance 1e-3 --tolerance 1e-6 …``.
+A method measured at one tolerance is a point, and the choice of the point decides who wins. A run
+of one's own draws the curves too: ``bpqp-bench run --tolerance 1e-3 --tolerance 1e-6 …``.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from typing import Any
 
-from bpqp_bench.report.figures._style import legend_below, new_figure, styles
-from bpqp_bench.report.inputs import Inputs, MethodName
+from bpqp_bench.report.figures._vega import figure, log, method_scales
+from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
+from bpqp_bench.report.tables.work_precision import points
 
-__all__ = ["FIGURE", "Curve", "curves"]
+__all__ = ["FIGURE"]
 
 _FLOOR = 1e-16  # below this an error is rounding
-_AT_LEAST = 3  # tolerances; fewer make no curve
-
-# Median error and median time in seconds, from the loosest tolerance to the tightest.
-Curve = list[tuple[float, float]]
-
-
-def curves(inputs: Inputs, family: str, size: str) -> dict[MethodName, Curve]:
-    """Return the curve of every method that was measured at three tolerances or more."""
-    found: dict[MethodName, dict[float, tuple[float, float]]] = defaultdict(dict)
-    for key in inputs.cells.methods(family):
-        split = inputs.names.at_tolerance(key)
-        error = inputs.cells.regular(family, size, key, "accuracy.q.rel_l2")
-        if split is not None and not error.empty:
-            time = inputs.cells.regular(family, size, key, "time.total.call")
-            found[split[0]][split[1]] = (float(error.median()), float(time.median()))
-    return {
-        method: [points[tolerance] for tolerance in sorted(points, reverse=True)]
-        for method, points in found.items()
-        if len(points) >= _AT_LEAST
-    }
 
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw a panel for each family and size that has a curve."""
-    panels = {
-        (family, size): found
+    curves = {
+        f"{family}, {size.replace('x', '×')}": points(inputs, family, size)
         for family in inputs.cells.families()
         for size in inputs.cells.sizes(family)
-        if (found := curves(inputs, family, size))
     }
-    if not panels:
+    records: list[dict[str, Any]] = [
+        {
+            **{"panel": panel, "label": method.label},
+            **{"tolerance": tolerance, "error": max(error, _FLOOR), "ms": 1e3 * time},
+        }
+        for panel, found in curves.items()
+        for method, curve in found.items()
+        for tolerance, (error, time) in curve.items()
+    ]
+    if not records:
         return ()
-    columns = min(len(panels), 2)
-    figure, axes = new_figure(-(-len(panels) // columns), columns, height=2.6)
-    look = styles(dict.fromkeys(method for found in panels.values() for method in found))
-    for axis, ((family, size), found) in zip(axes.flat, panels.items(), strict=False):
-        for method, curve in found.items():
-            style = look[method.key]
-            axis.plot(
-                [max(error, _FLOOR) for error, _ in curve],
-                [1e3 * time for _, time in curve],
-                color=style.colour,
-                marker=style.marker,
-                linestyle=style.line,
-                label=method.label,
-                markersize=4,
-                linewidth=1.0,
-            )
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.invert_xaxis()
-        axis.set_title(f"{family}, {size.replace('x', '×')}")
-        axis.set_xlabel("relative error of the gradient")
-        axis.set_ylabel("total, call (ms)")
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    legend_below(figure, axes)
+    methods = [method for found in curves.values() for method in found]
+    color, shape = method_scales(inputs, (method.label for method in methods), methods)
+    axis = {"format": ".0e", "labelOverlap": True}
+    where = {
+        "x": log("error", "relative error of the gradient", axis=axis, scale={"reverse": True}),
+        "y": log("ms", "total, call (ms)"),
+        "color": color,
+        "order": {"field": "tolerance", "sort": "descending"},
+    }
+    layer = [
+        {"mark": {"type": "line", "strokeWidth": 1.1}, "encoding": where},
+        {
+            "mark": {"type": "point", "size": 40, "filled": True, "opacity": 0.9},
+            "encoding": where | {"shape": shape},
+        },
+    ]
+    body = {
+        "facet": {"field": "panel", "sort": None, "header": {"title": None}},
+        "columns": 2,
+        "spec": {"width": 330, "height": 220, "layer": layer},
+        "resolve": {"scale": {"x": "independent", "y": "independent"}},
+    }
     return (
         Drawing(
             "work-precision",
@@ -79,9 +65,9 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             "Median total time (protocol call) against the median relative error of the gradient, "
             "one point a tolerance, joined from the loosest to the tightest. Lower right is best; "
             "a curve that goes up and not right buys nothing with its time.",
-            figure=figure,
+            spec=figure(body, records),
         ),
     )
 
 
-FIGURE = FigureModule("work-precision", 25, draw)
+FIGURE = FigureModule("work-precision", 25, draw, suite="survey")

@@ -253,4 +253,4 @@ def _times(found: pd.DataFrame, methods: list[MethodName], inputs: Inputs) -> di
     }
 
 
-TABLE = TableModule("table8", "Table 8: Real problems", 80, requests, render)
+TABLE = TableModule("table8", "Table 8: Real problems", 80, requests, render, suite="survey")

@@ -1,0 +1,201 @@
+"""Table 7: the layers that are maintained today, beside ours and the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from bpqp_bench.report.inputs import Inputs, MethodName
+from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
+from bpqp_bench.report.tables._common import (
+    LEGEND,
+    MARKS,
+    Entry,
+    Place,
+    grid,
+    method_cell,
+    number_cell,
+    time_cell,
+    with_best,
+)
+from bpqp_bench.report.tables._survey import (
+    QP,
+    ask,
+    at_best,
+    batch_cell,
+    by_batch,
+    modern,
+    record,
+    rows,
+    scope,
+)
+from bpqp_bench.report.text import memory, significant
+from bpqp_bench.results.cells import PASSES, Cells, Pass
+from bpqp_bench.runner.plan import Request
+from bpqp_bench.runner.profiles import Profile
+
+__all__ = ["FAMILIES", "TABLE", "methods", "together"]
+
+FAMILIES = {QP: "QP", "lp": "LP", "socp": "SOCP"}
+
+_CAPTION = (
+    "Layers that are maintained today, each at its best and, where they differ, at its defaults, "
+    "beside BPQP and one configuration of each library of the paper's comparison. Milliseconds "
+    "for one instance, forward and backward pass (protocol call), median over calls; a batch is "
+    "timed as a whole and divided by its size. QP: half of the inequalities bind. batch: “one "
+    "call” takes a batch as one, “loop” is called once for each problem. build: what is done once "
+    "for a family and size (compilation, canonicalization), in no time of a pass; the longest of "
+    "the row, as is the peak memory, which is the worker's with its libraries. devices: where the "
+    f"method computes; measured here is the CPU. {LEGEND}"
+)
+
+
+def methods() -> tuple[str, ...]:
+    """Names of the rows: every configuration of today's layers, and the others at their best."""
+    return tuple(dict.fromkeys((*at_best()[:2], *modern(), *at_best())))
+
+
+def requests(profile: Profile) -> tuple[Request, ...]:
+    """Ask for QP, LP and SOCP at every size, one problem a call and a batch a call."""
+    limits = scope(profile)
+    families = tuple(FAMILIES)
+    return (
+        ask(profile, methods(), families, limits.sizes),
+        ask(profile, methods(), families, limits.together_sizes, limits.together),
+    )
+
+
+def together(inputs: Inputs) -> dict[int, Cells]:
+    """Return the cells of one problem a call, and of the batch that table 7 has beside it."""
+    every = by_batch(inputs)
+    wanted = (1, scope(inputs.profile).together if inputs.profile else max(every, default=1))
+    return {batch: cells for batch, cells in every.items() if batch in wanted}
+
+
+def render(inputs: Inputs) -> Table:
+    """Render the totals of each class of problems, then both passes of every cell."""
+    cells = together(inputs)
+    today = {name.key for name in inputs.names.methods(modern())}
+    panels: list[Panel] = []
+    records = []
+    for family, label in FAMILIES.items():
+        found = {batch: one for batch, one in cells.items() if one.sizes(family)}
+        names = rows(inputs, methods(), found.values(), family)
+        if any(name.key in today for name in names):
+            panels.append(_totals(inputs, found, family, label, names))
+            panels.append(_passes(found, family, label, names))
+            records += [
+                record(found, batch, Place(family, name, size, section=label))
+                for batch, one in found.items()
+                for size in one.sizes(family)
+                for name in names
+            ]
+    panels.sort(key=lambda panel: panel.long)
+    return Table(
+        TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
+    )
+
+
+def _totals(
+    inputs: Inputs, cells: dict[int, Cells], family: str, label: str, names: list[MethodName]
+) -> Panel:
+    def entry(batch: int, size: str) -> Entry:
+        def cell(place: Place) -> Cell:
+            return time_cell(cells[batch], Place(family, place.method, size), "call")
+
+        return Column(size, f"Total, batch of {batch} (ms)"), cell
+
+    def largest(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
+        def cell(place: Place) -> Cell:
+            found = [
+                one.values(family, size, place.method.key, column).max()
+                for one in cells.values()
+                for size in one.sizes(family)
+            ]
+            return number_cell(float(pd.Series(found, dtype=float).max()), show)
+
+        return cell
+
+    first = next(iter(cells.values()))
+    return with_best(
+        grid(
+            f"table7-{family}",
+            label,
+            [Place(family, name) for name in names],
+            [
+                (Column("Method", numeric=False), lambda place: method_cell(first, place.method)),
+                *(entry(batch, size) for batch, one in cells.items() for size in one.sizes(family)),
+                (Column("batch", numeric=False), lambda place: batch_cell(inputs, place.method)),
+                (Column("devices", numeric=False), lambda place: _devices(inputs, place.method)),
+                (Column("build (s)"), largest("build_s", significant)),
+                (Column("memory"), largest("peak_memory", memory)),
+            ],
+        )
+    )
+
+
+def _passes(cells: dict[int, Cells], family: str, label: str, names: list[MethodName]) -> Panel:
+    where = {
+        f"{size}, batch of {batch}": (batch, size)
+        for batch, one in cells.items()
+        for size in one.sizes(family)
+    }
+    places = [
+        Place(family, name, size, section=section)
+        for section, (_, size) in where.items()
+        for name in names
+    ]
+
+    def at(place: Place) -> Cells:
+        return cells[where[place.section][0]]
+
+    def entry(which: Pass) -> Entry:
+        def cell(place: Place) -> Cell:
+            return time_cell(at(place), Place(family, place.method, place.size, which), "call")
+
+        return Column(which, "Time (ms)"), cell
+
+    def right(place: Place) -> Cell:
+        found = at(place).gradient(family, place.size, place.method.key)
+        if not found.judged:
+            return Cell(MARKS[found.mark].strip(), tone="muted")
+        share = found.right / found.judged
+        return Cell(
+            f"{found.right}/{found.judged}", share, tone="wrong" if found.mark == "wrong" else ""
+        )
+
+    def number(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
+        return lambda place: number_cell(
+            float(at(place).values(family, place.size, place.method.key, column).max()), show
+        )
+
+    return with_best(
+        grid(
+            f"table7-passes-{family}",
+            f"{label}: both passes",
+            places,
+            [
+                (
+                    Column("Method", numeric=False),
+                    lambda place: method_cell(at(place), place.method),
+                ),
+                *(entry(which) for which in PASSES),
+                (Column("right"), right),
+                (Column("build (s)"), number("build_s", significant)),
+                (Column("memory"), number("peak_memory", memory)),
+            ],
+            caption="right: calls whose gradients are right, of those that can be judged.",
+            long=True,
+        )
+    )
+
+
+def _devices(inputs: Inputs, method: MethodName) -> Cell:
+    declared = inputs.names.declared(method.key)
+    if declared is None:
+        return Cell("n/a", tone="muted")
+    return Cell(", ".join(sorted(declared.devices)))
+
+
+TABLE = TableModule("table7", "Table 7: Layers of today", 70, requests, render, suite="survey")

@@ -43,7 +43,7 @@ class Scope:
     batch_sizes, batches
         Of the table of batches.
     curve_sizes, tolerances, curve_methods
-        Of work and precision; None: every method that has a tolerance.
+        Of work and precision: sizes by family; None: every method that has a tolerance.
     instances, budget_s
         Calls of a cell, and the seconds after which it ends.
     batched_calls
@@ -57,7 +57,7 @@ class Scope:
     together: int
     batch_sizes: tuple[str, ...]
     batches: tuple[int, ...]
-    curve_sizes: tuple[str, ...]
+    curve_sizes: Mapping[str, tuple[str, ...]]
     tolerances: tuple[float, ...]
     curve_methods: tuple[str, ...] | None
     instances: int
@@ -74,7 +74,7 @@ _SCOPES = {
         together=8,
         batch_sizes=("10x5",),
         batches=(1, 8),
-        curve_sizes=("10x5",),
+        curve_sizes={QP: ("10x5",)},
         tolerances=(1e-3, 1e-6, 1e-9),
         curve_methods=("bpqp-fast", "qplayer", "qpth"),
         instances=3,
@@ -85,18 +85,18 @@ _SCOPES = {
     ),
     "standard": Scope(
         sizes=("10x5", "50x10", "100x20", "500x100"),
-        together_sizes=("10x5", "50x10", "100x20"),
+        together_sizes=("10x5", "100x20"),
         together=64,
         batch_sizes=("10x5", "50x10", "200x50"),
         batches=(1, 8, 64, 256),
-        curve_sizes=("100x20", "500x100"),
+        curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20",)},
         tolerances=(1e-3, 1e-5, 1e-7, 1e-9),
         curve_methods=None,
         instances=10,
         batched_calls=3,
-        budget_s=1.5,
-        call_limit_s=5.0,
-        build_limit_s=20.0,
+        budget_s=1.0,
+        call_limit_s=4.0,
+        build_limit_s=15.0,
     ),
     "paper": Scope(
         sizes=("10x5", "50x10", "100x20", "500x100"),
@@ -104,7 +104,7 @@ _SCOPES = {
         together=64,
         batch_sizes=("10x5", "50x10", "100x20", "200x50"),
         batches=(1, 8, 64, 256),
-        curve_sizes=("100x20", "500x100"),
+        curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20", "500x100")},
         tolerances=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10),
         curve_methods=None,
         instances=50,

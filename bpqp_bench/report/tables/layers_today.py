@@ -46,8 +46,8 @@ _CAPTION = (
     "timed as a whole and divided by its size. QP: half of the inequalities bind. batch: “one "
     "call” takes a batch as one, “loop” is called once for each problem. build: what is done once "
     "for a family and size (compilation, canonicalization), in no time of a pass; the longest of "
-    "the row, as is the peak memory, which is the worker's with its libraries. devices: where the "
-    f"method computes; measured here is the CPU. {LEGEND}"
+    "the method, as is the peak memory, which is the worker's with its libraries. devices: where "
+    f"the method computes; measured here is the CPU. {LEGEND}"
 )
 
 
@@ -107,11 +107,13 @@ def _totals(
         return Column(size, f"Total, batch of {batch} (ms)"), cell
 
     def largest(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
+        # Over all classes: what was compiled at one's shapes is not compiled again for another.
         def cell(place: Place) -> Cell:
             found = [
-                one.values(family, size, place.method.key, column).max()
-                for one in cells.values()
-                for size in one.sizes(family)
+                one.values(other, size, place.method.key, column).max()
+                for one in together(inputs).values()
+                for other in FAMILIES
+                for size in one.sizes(other)
             ]
             return number_cell(float(pd.Series(found, dtype=float).max()), show)
 

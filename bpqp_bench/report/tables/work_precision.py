@@ -10,7 +10,7 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.tables._common import Entry, Place, grid, method_cell
-from bpqp_bench.report.tables._survey import QP, ask, at_best, scope
+from bpqp_bench.report.tables._survey import ask, at_best, scope
 from bpqp_bench.report.text import significant, tiny
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
@@ -42,7 +42,9 @@ def requests(profile: Profile) -> tuple[Request, ...]:
     # BPQP's active-set method ends at the exact solution whatever its tolerance.
     every = tuple(name for name in at_best() if name != "bpqp")
     methods = _methods(limits.curve_methods or every, limits.tolerances)
-    return (ask(profile, methods, (QP, "lp"), limits.curve_sizes),)
+    return tuple(
+        ask(profile, methods, (family,), sizes) for family, sizes in limits.curve_sizes.items()
+    )
 
 
 def points(inputs: Inputs, family: str, size: str) -> dict[MethodName, dict[float, Point]]:
@@ -94,7 +96,7 @@ def _panel(
                 return Cell("n/a", tone="muted")
             return Cell(significant(1e3 * point[1]), 1e3 * point[1], below=tiny(point[0]))
 
-        return Column(f"{tolerance:.0e}".replace("-0", "−"), "Tolerance"), cell
+        return Column(f"{tolerance:.0e}".replace("e-0", "e-").replace("-", "−"), "Tolerance"), cell
 
     return grid(
         f"work-precision-{family}-{size}",

@@ -331,7 +331,7 @@ def unpack_answer(data: AnswerData, wrt: tuple[str, ...]) -> tuple[Answer, Insta
 def _packed(arrays: Mapping[str, Any]) -> dict[str, _Array]:
     packed = {}
     for name, value in arrays.items():
-        array = np.ascontiguousarray(value)
+        array = np.asarray(value, order="C")
         # A view of the bytes; NumPy makes none of texts or of nothing.
         viewed = array.dtype.kind != "U" and array.size > 0
         data = array.data.cast("B") if viewed else memoryview(array.tobytes())

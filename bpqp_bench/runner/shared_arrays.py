@@ -36,7 +36,8 @@ def write_shared(instance: Instance) -> tuple[int, str]:
         File descriptor that keeps the data alive until it is closed, and the path under which
         other processes of this user can read them while it is.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in to_arrays(instance).items()}
+    # Not ascontiguousarray, which makes a vector of a number: the d of a cone.
+    arrays = {name: np.asarray(array, order="C") for name, array in to_arrays(instance).items()}
     kinds = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
     head = msgspec.msgpack.encode(_Head(instance.sha256, kinds))
     fd = _anonymous_file()

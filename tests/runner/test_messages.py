@@ -18,6 +18,7 @@ from bpqp_bench import Instance, Registry, Size, Solution
 from bpqp_bench.cli.main import cli
 from bpqp_bench.errors import SpecError
 from bpqp_bench.method.measure import Answer
+from bpqp_bench.problem.instance import SecondOrderCone
 from bpqp_bench.results.measurement import Measurement
 from bpqp_bench.results.run_directory import load_measurements
 from bpqp_bench.runner.execute import Options, execute, open_run
@@ -196,6 +197,23 @@ def test_answers_and_instances_survive_the_way_bit_by_bit() -> None:
     assert posed.sha256 == instance.sha256
 
     os.close(fd)
+
+
+def test_a_cone_survives_the_way_too() -> None:
+    cone = SecondOrderCone(np.eye(3), np.zeros(3), np.zeros(3), 1.5)
+    zero = np.zeros((0, 3))
+    instance = Instance(
+        np.zeros((3, 3)), np.ones(3), zero, np.zeros(0), zero, np.zeros(0), cones=(cone,),
+        problem_class="socp",
+    )  # fmt: skip
+    fd, path = write_shared(instance)
+    (read,) = read_shared(path).cones
+    os.close(fd)
+    answer = Answer(Solution(np.zeros(3)), {"q": np.zeros(3)})
+    _, posed = unpack_answer(decode(encode(pack_answer(answer, instance)), AnswerData), ("q",))
+    for found in (read, posed.cones[0]):
+        assert found.d == 1.5
+        np.testing.assert_array_equal(found.F, cone.F)
 
 
 def test_plain_values() -> None:

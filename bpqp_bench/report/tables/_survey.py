@@ -16,6 +16,7 @@ from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
 __all__ = [
+    "OURS",
     "QP",
     "Scope",
     "ask",
@@ -116,7 +117,7 @@ _SCOPES = {
 }
 
 # Beside today's layers: ours, and one configuration of each library of the paper's comparison.
-_OURS = ("bpqp", "bpqp-fast")
+OURS = ("bpqp", "bpqp-fast")
 _PAPER = ("exact-solve", "cvxpy", "qpth", "altdiff-vjp", "jaxopt-accurate")
 
 
@@ -138,7 +139,7 @@ def at_best() -> tuple[str, ...]:
     """Names of one configuration of every library, its best, with today's layers and ours."""
     registry = Registry()
     best = [name for name in modern() if registry.method(name).variant is None]
-    return (*_OURS, *best, "cvxpylayers-diffcp", *_PAPER)
+    return (*OURS, *best, "cvxpylayers-diffcp", *_PAPER)
 
 
 def ask(

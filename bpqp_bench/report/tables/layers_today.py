@@ -20,6 +20,7 @@ from bpqp_bench.report.tables._common import (
     with_best,
 )
 from bpqp_bench.report.tables._survey import (
+    OURS,
     QP,
     ask,
     at_best,
@@ -53,7 +54,7 @@ _CAPTION = (
 
 def methods() -> tuple[str, ...]:
     """Names of the rows: every configuration of today's layers, and the others at their best."""
-    return tuple(dict.fromkeys((*at_best()[:2], *modern(), *at_best())))
+    return tuple(dict.fromkeys((*OURS, *modern(), *at_best())))
 
 
 def requests(profile: Profile) -> tuple[Request, ...]:

@@ -188,8 +188,8 @@ def _subtitle(inputs: Inputs) -> str:
 def _footer(inputs: Inputs) -> str:
     left_out = inputs.cells.left_out
     more = (
-        f" {left_out} measurements with another batch, dtype, device or thread count are not in "
-        "these tables; the export holds them."
+        f" {left_out} measurements with another batch, dtype, device or thread count are in the "
+        "tables that name it, on the first screen and in the export, and in no other table."
         if left_out
         else ""
     )

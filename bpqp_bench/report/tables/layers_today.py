@@ -14,6 +14,7 @@ from bpqp_bench.report.tables._common import (
     Entry,
     Place,
     grid,
+    is_short,
     method_cell,
     number_cell,
     time_cell,
@@ -58,12 +59,16 @@ def methods() -> tuple[str, ...]:
 
 
 def requests(profile: Profile) -> tuple[Request, ...]:
-    """Ask for QP, LP and SOCP at every size, one problem a call and a batch a call."""
+    """Ask for QP, LP and SOCP at every size, one problem a call and a batch a call.
+
+    The shortest profile asks for batches of QPs alone: JAX compiles anew for each.
+    """
     limits = scope(profile)
     families = tuple(FAMILIES)
+    batched = (QP,) if is_short(profile) else families
     return (
         ask(profile, methods(), families, limits.sizes),
-        ask(profile, methods(), families, limits.together_sizes, limits.together),
+        ask(profile, methods(), batched, limits.together_sizes, limits.together),
     )
 
 

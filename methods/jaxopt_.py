@@ -95,7 +95,9 @@ class JaxOpt(Method):
         names = tuple(_names(template))
         wanted = tuple(name for name in self.wrt if name in names)
         options = tuple(sorted(self.options.items()))
-        self._passes = _compiled(options, names, wanted, self.batch > 1)
+        # Problems with cones come one at a time.
+        together = self.batch > 1 and not template.cones
+        self._passes = _compiled(options, names, wanted, together)
         # A run with these shapes compiles them, unless an earlier build has.
         data = make_data([template] * self.batch, self)[0]
         upstream = make_upstream([template] * self.batch, self)[0]

@@ -370,7 +370,7 @@ def test_qpth_says_what_it_cannot_take(registry):
 JAX_SCRIPT = """
 import json, sys
 import numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 import jax, jaxopt
 from bpqp_bench import Size
 from bpqp_bench.errors import MethodError
@@ -428,7 +428,7 @@ print(json.dumps(out))
 def test_jaxopt_in_a_process_with_64_bit_jax():
     """JAX's precision is a setting of the process, hence a process of its own."""
     found = subprocess.run(
-        [sys.executable, "-c", JAX_SCRIPT, str(Path(__file__).parent)],
+        [sys.executable, "-c", JAX_SCRIPT, str(Path(__file__).parent), str(ROOT / "tests")],
         env=dict(os.environ) | {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

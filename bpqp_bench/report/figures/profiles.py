@@ -87,7 +87,7 @@ def _times(inputs: Inputs, family: str, accurate: bool) -> pd.DataFrame:
         for size in sizes:
             rows = inputs.cells.measured(family, size, method.key)
             problems |= set(rows.index)
-            bad = rows["reference.degenerate"].fillna(False).astype(bool)
+            bad = rows["reference.degenerate"].eq(True)
             degenerate |= set(rows.index[bad])
             if accurate:
                 close = rows["accuracy.q.one_minus_cos"] <= COSINE_RIGHT

@@ -2,7 +2,7 @@
 
 Methods take turns within a process, on one thread, and what counts is the median of each round's
 ratio to the best peer. Seconds are those of the CPU, so that other work on the machine costs none.
-Every peer's gradient is held to BPQP's first; one that differs is left out and named.
+Every gradient, BPQP's too, is held to the certified reference; a wrong one is left out and named.
 
 Run ``python benchmarks/peers.py [--batch 64] [--rounds 9] [--size 100x20 …] [--family qp …]``.
 """
@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpqp_bench import Size
+from bpqp_bench import Instance, Size
 from bpqp_bench.layers import BPQP
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.reference import compute_reference
 
 Layer = Callable[..., Tensor]
 _WRONG = 1e-6  # 1 − cos of a gradient that is left out
@@ -74,9 +75,13 @@ def cvxpylayer(solver: str, n: int, neq: int, nineq: int) -> Layer:
     return call
 
 
-def data(family: str, size: Size, count: int) -> list[Tensor]:
+def drawn(family: str, size: Size, count: int) -> list[Instance]:
     draw = Registry().family(family).draw
-    instances = [draw(size, seed) for seed in range(count)]
+    return [draw(size, seed) for seed in range(count)]
+
+
+def data(instances: list[Instance]) -> list[Tensor]:
+    count = len(instances)
     parts = [np.stack([getattr(i, name) for i in instances]) for name in ("P", *"qAbGh")]
     return [torch.from_numpy(part if count > 1 else part[0]) for part in parts]
 
@@ -92,15 +97,22 @@ def passes(layer: Layer, given: list[Tensor], v: Tensor) -> tuple[float, Tensor]
 
 
 def compare(family: str, size: Size, batch: int, rounds: int) -> str:
-    given = data(family, size, batch)
+    instances = drawn(family, size, batch)
+    given = data(instances)
     v = torch.randn(given[1].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     n, neq, nineq = (given[k].shape[-1] for k in (1, 3, 5))
     layers: dict[str, Layer] = {"BPQP": BPQP(), "QPLayer": qplayer(), "qpth": qpth()}
     for solver in ("DIFFCP", "MOREAU"):
         if n <= 100:
             layers[f"cvxpylayers {solver}"] = cvxpylayer(solver, n, neq, nineq)
-    exact, left_out = passes(layers["BPQP"], given, v)[1], []
-    for name, layer in list(layers.items())[1:]:
+    # The certified reference judges every layer, BPQP too.
+    found_by = [
+        compute_reference(instance, row.numpy(), ("q",)).gradients["q"]
+        for instance, row in zip(instances, v.reshape(batch, n), strict=True)
+    ]
+    exact = torch.from_numpy(np.stack(found_by)).reshape(v.shape)
+    left_out: list[str] = []
+    for name, layer in list(layers.items()):
         try:
             found = passes(layer, given, v)[1]
             cosine = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
@@ -116,7 +128,7 @@ def compare(family: str, size: Size, batch: int, rounds: int) -> str:
     medians = {name: float(np.median(t)) for name, t in times.items()}
     peers = [name for name in layers if name != "BPQP"]
     ratio = float("nan")
-    if peers:
+    if peers and "BPQP" in layers:
         best = min(peers, key=medians.__getitem__)
         ratio = float(np.median(np.array(times["BPQP"]) / np.array(times[best])))
     listed = ", ".join(f"{name} {1e3 * t:.2f}" for name, t in medians.items())
@@ -127,7 +139,7 @@ def compare(family: str, size: Size, batch: int, rounds: int) -> str:
 
 def shared(rounds: int) -> str:
     """Time a batch of 256 at 100x20 with one P, A, G beside the same with its own copies."""
-    single = data("qp-active", Size(100, 20), 1)
+    single = data(drawn("qp-active", Size(100, 20), 1))
     noise = torch.randn(256, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     P, q, A, b, G, h = single
     together = [P, q + 0.01 * noise, A, b, G, h]

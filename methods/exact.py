@@ -62,7 +62,7 @@ class Exact(Method):
             If a parameter has an unknown value.
         """
         from bpqp_bench.layers import ExactKKT
-        from bpqp_bench.layers.bpqp_core import Settings
+        from bpqp_bench.layers.settings import Settings
 
         o: Any = self.options
         settings = Settings(

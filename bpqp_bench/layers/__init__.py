@@ -1,7 +1,7 @@
 """Differentiable convex-optimization layers that no maintained library provides.
 
 ======================  ===========================================================================
-`BPQP`                  the paper's layer: any solver forward, a QP backward (`bpqp`, `bpqp_core`)
+`BPQP`                  the paper's layer: any solver forward, a QP backward (`bpqp`)
 `ConvexProgram`         BPQP for any smooth convex problem, by torch derivatives (`convex_program`)
 `AltDiff`               alternating differentiation (`altdiff`)
 `ExactKKT`              differentiation of the full KKT system (`exact`, `exact_layer`)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.autograd import Call, solve
-from bpqp_bench.layers.bpqp_core import Settings
 from bpqp_bench.layers.dense_data import DenseData, read_dense, rows_of_bounds
 from bpqp_bench.layers.passes import BatchPass, Passes, SinglePass
 from bpqp_bench.layers.primal_dual import batched, lapack
 from bpqp_bench.layers.problem import Phase, no_clock
+from bpqp_bench.layers.settings import Settings
 from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Instances, SolverPass
 from bpqp_bench.layers.torch_data import Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone

@@ -13,17 +13,11 @@ from torch import Tensor
 
 from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers.active_set import Mask
-from bpqp_bench.layers.bpqp_core import (
-    Adjoint,
-    ForwardPass,
-    Settings,
-    backward_pass,
-    forward_pass,
-    matrix_factors,
-    vector_gradient,
-)
+from bpqp_bench.layers.backward import Adjoint, backward_pass, matrix_factors, vector_gradient
+from bpqp_bench.layers.forward import ForwardPass, forward_pass
 from bpqp_bench.layers.primal_dual.rules import ACCURATE
 from bpqp_bench.layers.problem import ConvexQP, Phase
+from bpqp_bench.layers.settings import Settings
 from bpqp_bench.layers.torch_data import NAMES, Batch, sparse_gradient
 from bpqp_bench.problem.instance import Array
 

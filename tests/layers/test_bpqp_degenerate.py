@@ -46,8 +46,9 @@ def test_a_row_that_repeats_changes_nothing_but_its_own_multipliers(pair):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_redundant_equalities_in_the_backward_pass_of_any_solver(name):
-    from bpqp_bench.layers.bpqp_core import Settings, adjoint_qp
+    from bpqp_bench.layers.backward import adjoint_qp
     from bpqp_bench.layers.kkt import factorize_kkt
+    from bpqp_bench.layers.settings import Settings
 
     P, q, A, _, G, _ = problem()
     C = np.concatenate([A, G[:2], A, G[:1] + G[1:2]])

@@ -7,8 +7,9 @@ import scipy.sparse as sp
 import torch
 
 from bpqp_bench.layers import BPQP
-from bpqp_bench.layers.bpqp_core import Adjoint, ForwardPass, gradients
+from bpqp_bench.layers.backward import Adjoint, gradients
 from bpqp_bench.layers.equilibrate import Scaling
+from bpqp_bench.layers.forward import ForwardPass
 from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.problem import ConvexQP
 

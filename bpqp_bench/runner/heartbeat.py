@@ -1,7 +1,7 @@
 """What a worker is doing right now, in memory that it shares with its parent.
 
 The parent enforces limits on a process that may hang in C code and answer no message; a pass costs
-the worker two stores into this page instead of a message that would wake the parent.
+the worker two stores into shared memory instead of a message that would wake the parent.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import tempfile
 import time
 from typing import Literal
 
-__all__ = ["Stage", "StagePage"]
+__all__ = ["Heartbeat", "Stage"]
 
 Stage = Literal["idle", "import", "build", "forward", "backward", "other"]
 _STAGES: tuple[Stage, ...] = ("idle", "import", "build", "forward", "backward", "other")
 _COUNT = 8  # room for the stages in the low bits of a time in nanoseconds
 
 
-class StagePage:
+class Heartbeat:
     """Stage and the time at which it began (`time.monotonic`, the same in all processes).
 
     Parameters
     ----------
     fd
-        File descriptor of the page in a child; None makes a new page.
+        File descriptor of the memory in a child; None makes new memory.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -35,10 +35,10 @@ class StagePage:
                 file.truncate(mmap.PAGESIZE)
                 fd = os.dup(file.fileno())
         self.fd = fd
-        self._page = mmap.mmap(fd, mmap.PAGESIZE)
+        self._memory = mmap.mmap(fd, mmap.PAGESIZE)
         # One aligned word, which is stored at once: a reader must never see the stage without its
         # time. (`struct.pack_into` clears the bytes before it writes them.)
-        self._word = memoryview(self._page).cast("q")
+        self._word = memoryview(self._memory).cast("q")
         if new:
             self.enter("idle")
 
@@ -52,7 +52,7 @@ class StagePage:
         return _STAGES[number], (time.monotonic_ns() - since) * 1e-9
 
     def close(self) -> None:
-        """Give the page back."""
+        """Release the memory and its file descriptor."""
         self._word.release()
-        self._page.close()
+        self._memory.close()
         os.close(self.fd)

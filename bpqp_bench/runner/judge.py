@@ -1,4 +1,4 @@
-"""The desk: a process beside the workers that draws instances and judges answers.
+"""The judge: a process beside the workers that draws instances and judges answers.
 
 It has all cores, because nothing of it is timed and no worker computes meanwhile. That it is a
 process of its own keeps the parent small, and a reference that fails costs only its instance.
@@ -30,6 +30,7 @@ from bpqp_bench.runner.messages import (
     Close,
     Done,
     Draw,
+    Drawn,
     Failure,
     FindReference,
     Found,
@@ -37,13 +38,12 @@ from bpqp_bench.runner.messages import (
     Judged,
     Prefetch,
     Request,
-    WasDrawn,
     decode,
     unpack_answer,
 )
 from bpqp_bench.runner.shared_arrays import read_shared, write_shared
 
-__all__ = ["REQUESTS", "Desk"]
+__all__ = ["REQUESTS", "JudgeServer"]
 
 REQUESTS = Draw | Prefetch | FindReference | Judge | Adopt | Close
 
@@ -61,7 +61,7 @@ class _Verdict:
     reason: str
 
 
-class Desk:
+class JudgeServer:
     """Draws instances, computes references, judges answers.
 
     Parameters
@@ -80,7 +80,7 @@ class Desk:
         # By hash; a string is the reason why there is none.
         self._references: dict[str, ReferenceSolution | str] = {}
         self._answers: dict[type[Request], tuple[Callable[[Any], Done], type[Done]]] = {
-            Draw: (self._draw, WasDrawn),
+            Draw: (self._draw, Drawn),
             Prefetch: (self._prefetch, Found),
             FindReference: (self._reference, Found),
             Judge: (self._judge, Judged),
@@ -107,12 +107,12 @@ class Desk:
             return replace(bare, upstream=rng.standard_normal(bare.n), sha256="")
         return bare
 
-    def _draw(self, request: Draw) -> WasDrawn:
+    def _draw(self, request: Draw) -> Drawn:
         bare = self._instance(request)
         fd, path = write_shared(bare)
         self._close(Close((bare.sha256,)))
         self._drawn[bare.sha256], self._fds[bare.sha256] = bare, fd
-        return WasDrawn(sha256=bare.sha256, path=path)
+        return Drawn(sha256=bare.sha256, path=path)
 
     def _prefetch(self, request: Prefetch) -> Found:
         bare = self._instance(request)

@@ -34,18 +34,18 @@ __all__ = [
     "Close",
     "Done",
     "Draw",
+    "Drawn",
     "Drop",
     "Failure",
     "FindReference",
     "Found",
-    "Garbled",
     "Judge",
     "Judged",
     "Prefetch",
+    "ProtocolError",
     "Request",
     "Setting",
     "Start",
-    "WasDrawn",
     "decode",
     "encode",
     "pack_answer",
@@ -199,7 +199,7 @@ class Called(Done):
     answers: bytes = b""
 
 
-class WasDrawn(Done):
+class Drawn(Done):
     """Reply to `Draw`."""
 
     sha256: str = ""
@@ -234,7 +234,7 @@ class AnswerData(msgspec.Struct):
     posed: dict[str, _Array] | None = None
 
 
-class Garbled(Exception):  # noqa: N818  # it ends a process, and is an outcome of its cell
+class ProtocolError(Exception):
     """What came is no message: somebody else has written to the connection."""
 
 
@@ -258,12 +258,12 @@ class Channel:
         ------
         EOFError, OSError
             If the other end is closed.
-        Garbled
+        ProtocolError
             If what came is no message.
         """
         magic, number, size = _HEAD.unpack(self._read(_HEAD.size, idle))
         if magic != _MAGIC or size > _LARGEST:
-            raise Garbled
+            raise ProtocolError
         return number, self._read(size, idle)
 
     def ready(self) -> bool:
@@ -298,13 +298,13 @@ def decode(message: bytes | bytearray, kind: type[_T]) -> _T:
 
     Raises
     ------
-    Garbled
+    ProtocolError
         If it is none.
     """
     try:
         return msgspec.msgpack.decode(message, type=kind)
     except msgspec.MsgspecError:
-        raise Garbled from None
+        raise ProtocolError from None
 
 
 def pack_answer(answer: Answer, posed: Instance | None) -> AnswerData:

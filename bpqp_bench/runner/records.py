@@ -44,8 +44,8 @@ class Outcome:
         Where it failed: "build", "forward", …
     seconds
         Wall time that it took, also where it was ended.
-    build_s
-        Of a build.
+    build_s, phases_split
+        Of a build, as in `Measurement`.
     solution
         Residuals and errors of the forward pass, by the names of their fields.
     accuracy, reference
@@ -57,6 +57,7 @@ class Outcome:
     stage: str | None = None
     seconds: float = 0.0
     build_s: float | None = None
+    phases_split: bool = True
     forward: PassTime | None = None
     backward: PassTime | None = None
     solver_status: str = ""
@@ -91,7 +92,7 @@ def is_fatal(status: Status, stage: object) -> bool:
 
 
 def from_reply(called: Called, judged: Judged | None) -> Outcome:
-    """Read what a worker, and maybe the desk, said about a call that came back."""
+    """Read what a worker, and maybe the judge, said about a call that came back."""
     passes = [part for part in (called.forward, called.backward) if part is not None]
     info, statuses = called.info, called.statuses
     open_ends = [status for status in statuses if status not in _ANSWERED]

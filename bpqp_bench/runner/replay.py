@@ -21,8 +21,8 @@ from bpqp_bench.runner.plan import Block, Cell
 from bpqp_bench.runner.records import Outcome
 from bpqp_bench.runner.shared_arrays import read_shared, write_shared
 from bpqp_bench.runner.time_split import Stopwatch
-from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
-from bpqp_bench.runner.worker_pool import Crew, Drawn, group_of
+from bpqp_bench.runner.worker_client import Folders, Limits, memory_default
+from bpqp_bench.runner.worker_pool import SharedBatch, WorkerPool, group_of
 
 __all__ = ["keep_inputs", "replay_call"]
 
@@ -96,11 +96,13 @@ def replay_call(
     block, cell = _cell_of(then, choice.cls.name, time_limit_s)
     with tempfile.TemporaryDirectory() as folder:
         limit = Limits(cell.call_limit_s, cell.build_limit_s, 180.0, memory_default())
-        crew = Crew(folders, Path(folder), Path(folder) / "references", Stopwatch(), limit, 900.0)
+        pool = WorkerPool(
+            folders, Path(folder), Path(folder) / "references", Stopwatch(), limit, 900.0
+        )
         try:
-            now = _call_again(crew, block, cell, then, run, limit)
+            now = _call_again(pool, block, cell, then, run, limit)
         finally:
-            crew.stop()
+            pool.stop()
         log = "\n".join(
             line
             for path in sorted(Path(folder).glob("*.log"))
@@ -154,39 +156,32 @@ def _cell_of(then: Measurement, worker: str, time_limit_s: float | None) -> tupl
 
 
 def _call_again(
-    crew: Crew, block: Block, cell: Cell, then: Measurement, run: Path, limits: Limits
+    pool: WorkerPool, block: Block, cell: Cell, then: Measurement, run: Path, limits: Limits
 ) -> Outcome:
-    template = crew.draw(block, TEMPLATE_SEED)
-    if not isinstance(template, Drawn):
+    template = pool.draw(block, TEMPLATE_SEED)
+    if not isinstance(template, SharedBatch):
         raise ResultsError(f"the template of {block.key} cannot be drawn: {template}")
-    problem = _problem(crew, block, then, run)
+    problem = _problem(pool, block, then, run)
+    built = pool.build(block, cell, limits, "replay", template)
+    if built.status != Status.OK or then.info.get("stage") == "build":
+        return built
     group = group_of(block, cell)
-    if (broken := crew.ensure(group, cell.method)) is not None:
-        return broken
-    try:
-        built = crew.build(block, cell, limits, "replay", template)
-    except WorkerFailure as failed:
-        return Outcome(Status(failed.status), failed.cause, stage="build", seconds=failed.seconds)
-    if (why := built.failed) is not None:
-        return Outcome(Status(why.status), why.cause, stage="build", seconds=built.build_s)
-    if then.info.get("stage") == "build":
-        return Outcome(Status.OK, seconds=built.build_s)
-    outcome = crew.call(group, limits, "replay", problem, block.wrt, judge=True)
+    outcome = pool.call(group, limits, "replay", problem, block.wrt, judge=True)
     return outcome.held_to(cell.call_limit_s)
 
 
-def _problem(crew: Crew, block: Block, then: Measurement, run: Path) -> Drawn:
+def _problem(pool: WorkerPool, block: Block, then: Measurement, run: Path) -> SharedBatch:
     kept = run / _FOLDER / f"{then.instance}.npz"
     if kept.is_file():
         instance = load_instance(kept)
         if instance.sha256 != then.instance:
             raise ResultsError(f"{kept} does not hold the instance that its name says")
         fd, path = write_shared(instance)
-        drawn = Drawn.of(then.seed, [(then.instance, path, fd)])
-        crew.lend(drawn)
+        drawn = SharedBatch.of(then.seed, [(then.instance, path, fd)])
+        pool.show_judge(drawn)
         return drawn
-    problem = crew.draw(block, then.seed)
-    if not isinstance(problem, Drawn):
+    problem = pool.draw(block, then.seed)
+    if not isinstance(problem, SharedBatch):
         raise ResultsError(f"the instance cannot be drawn: {problem}")
     if problem.sha256 != then.instance:
         raise ResultsError(

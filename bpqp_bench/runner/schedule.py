@@ -21,8 +21,8 @@ from bpqp_bench.runner.records import Outcome, is_fatal, make_measurement, measu
 from bpqp_bench.runner.replay import keep_inputs
 from bpqp_bench.runner.time_left import Kind, TimeLeft, Work
 from bpqp_bench.runner.time_split import RunSummary, Stopwatch
-from bpqp_bench.runner.worker_client import Folders, Limits, WorkerFailure, memory_default
-from bpqp_bench.runner.worker_pool import Crew, Drawn, Group, group_of
+from bpqp_bench.runner.worker_client import Folders, Limits, memory_default
+from bpqp_bench.runner.worker_pool import Group, SharedBatch, WorkerPool, group_of
 
 __all__ = ["LocalRun", "Options"]
 
@@ -118,7 +118,7 @@ class LocalRun:
         self._memory = options.memory_limit or memory_default()
         self._watch = Stopwatch()
         cache = options.cache or cache_directory("references")
-        self._crew = Crew(
+        self._pool = WorkerPool(
             folders=folders,
             logs=directory.path / "logs",
             cache=cache,
@@ -132,7 +132,7 @@ class LocalRun:
             reference_limit_s=options.reference_limit_s,
         )
         if not _is_writable(cache):
-            self._crew.notes.append(f"references are not kept: {cache} cannot be written to")
+            self._pool.notes.append(f"references are not kept: {cache} cannot be written to")
         self._cells = [
             _Cell(block, cell, f"{index}.{number}")
             for index, block in enumerate(plan.blocks)
@@ -156,7 +156,7 @@ class LocalRun:
                     self._run_block(block, cells)
             self._time_left.show("measured", force=True)
         finally:
-            self._crew.stop()
+            self._pool.stop()
         return RunSummary(
             measurements=len(self._directory.measurements) - self._before,
             before=self._before,
@@ -165,7 +165,7 @@ class LocalRun:
             problems=tuple(self._problems),
             split=self._watch.split(),
             notes=(
-                *self._crew.notes,
+                *self._pool.notes,
                 *(f"{n} calls without a reference: {why}" for why, n in self._unjudged.items()),
             ),
         )
@@ -200,9 +200,9 @@ class LocalRun:
         cores = os.cpu_count() or 1
         starting = Work(("start",), nominal_s=_START_S * (1.0 + len(needed) / cores))
         with self._time_left.running(starting, "starting workers"):
-            self._crew.start(needed)
+            self._pool.start(needed)
             self._prefetch()
-            self._crew.wait_until_started()
+            self._pool.wait_until_started()
 
     def _prefetch(self) -> None:
         for block in self._plan.blocks:
@@ -215,9 +215,9 @@ class LocalRun:
                 for seed in set(state.cell.seeds) - state.done
             }
             for seed in sorted(wanted):
-                if self._crew.all_started():
+                if self._pool.all_started():
                     return
-                self._crew.prefetch(block, seed)
+                self._pool.prefetch(block, seed)
 
     def _run_block(self, block: Block, cells: list[_Cell]) -> None:
         template = self._draw(block, TEMPLATE_SEED)
@@ -230,10 +230,10 @@ class LocalRun:
             if state.left():
                 self._prepare(state, template, warmup)
         # At the largest sizes these are hundreds of megabytes; a rebuild draws them again.
-        self._crew.close(template, warmup)
+        self._pool.close(template, warmup)
         for seed in block.seeds:
             self._run_instance(block, cells, seed)
-        self._crew.drop(
+        self._pool.drop(
             [(state.group, state.id, state.pid) for state in cells],
             thorough=block.n >= _LARGE,
         )
@@ -250,7 +250,7 @@ class LocalRun:
             for state in cells:
                 state.done.add(seed)
             return
-        self._crew.reference(problem, block.wrt)
+        self._pool.reference(problem, block.wrt)
         for order, state in enumerate(_shuffled(cells, block, seed)):
             if not due(state):
                 continue
@@ -259,9 +259,9 @@ class LocalRun:
             self._call(state, problem, "measured", order)
             state.done.add(seed)
             self._check_budget(state)
-        self._crew.close(problem)
+        self._pool.close(problem)
 
-    def _prepare(self, state: _Cell, template: Drawn, warmup: Drawn) -> None:
+    def _prepare(self, state: _Cell, template: SharedBatch, warmup: SharedBatch) -> None:
         """Build, first call and warm-ups of a cell; an ended cell if one of them is fatal."""
         self._time_left.show(
             f"{state.block.family} {state.block.size}: building {state.cell.method}"
@@ -280,7 +280,7 @@ class LocalRun:
             outcome = self._call(state, warmup, "warmup", repetition)
 
     def _is_built(self, state: _Cell) -> bool:
-        return state.pid is not None and state.pid == self._crew.pid(state.group)
+        return state.pid is not None and state.pid == self._pool.pid(state.group)
 
     def _rebuild(self, state: _Cell) -> bool:
         """Build again in a new process, after another variant has taken the old one with it."""
@@ -295,42 +295,28 @@ class LocalRun:
             self._end(state, outcome.status)
         else:
             self._call(state, warmup, "warmup", 0)
-        self._crew.close(template, warmup)
+        self._pool.close(template, warmup)
         return not state.ended
 
-    def _build(self, state: _Cell, template: Drawn) -> Outcome:
+    def _build(self, state: _Cell, template: SharedBatch) -> Outcome:
         cell, block = state.cell, state.block
         missing = self._missing(cell)
         if missing is not None:
             return Outcome(Status.UNAVAILABLE, missing, stage="build")
-        group = state.group
-        failure = self._crew.ensure(group, cell.method)
-        if failure is not None:
-            return failure
-        with self._watch("other"):
-            try:
-                built = self._crew.build(block, cell, self._limits(cell), state.id, template)
-            except WorkerFailure as failed:
-                self._watch.move("builds", failed.seconds)
-                return Outcome(
-                    Status(failed.status), failed.cause, stage="build", build_s=failed.seconds
-                )
-            seconds = built.build_s
-            self._watch.move("builds", seconds)
-        if (why := built.failed) is not None:
-            return Outcome(Status(why.status), why.cause, stage="build", build_s=seconds)
-        state.pid = self._crew.pid(group)
-        state.build_s = seconds
-        state.phases_split = built.phases_split
-        return Outcome(Status.OK, build_s=seconds)
+        outcome = self._pool.build(block, cell, self._limits(cell), state.id, template)
+        if outcome.status == Status.OK:
+            state.pid = self._pool.pid(state.group)
+            state.build_s = outcome.build_s
+            state.phases_split = outcome.phases_split
+        return outcome
 
-    def _call(self, state: _Cell, problem: Drawn, role: Role, order: int) -> Outcome:
+    def _call(self, state: _Cell, problem: SharedBatch, role: Role, order: int) -> Outcome:
         """Make one call, have it judged, and write it down unless it is there already."""
         cell, block = state.cell, state.block
         started = time.perf_counter()
         what = f"seed {problem.seed}" if role == "measured" else role
         self._time_left.show(f"{block.family} {block.size} {what}: {cell.method}")
-        outcome = self._crew.call(
+        outcome = self._pool.call(
             state.group,
             self._limits(cell),
             state.id,
@@ -352,7 +338,7 @@ class LocalRun:
         return outcome
 
     def _write(
-        self, state: _Cell, problem: Drawn, role: Role, outcome: Outcome, order: int
+        self, state: _Cell, problem: SharedBatch, role: Role, outcome: Outcome, order: int
     ) -> None:
         repetition = order if role == "warmup" else 0
         key = measurement_key(state.block, state.cell, problem.sha256, role, repetition)
@@ -394,9 +380,9 @@ class LocalRun:
             memory=self._memory,
         )
 
-    def _draw(self, block: Block, seed: int) -> Drawn | None:
-        drawn = self._crew.draw(block, seed)
-        if isinstance(drawn, Drawn):
+    def _draw(self, block: Block, seed: int) -> SharedBatch | None:
+        drawn = self._pool.draw(block, seed)
+        if isinstance(drawn, SharedBatch):
             return drawn
         what = f"seed {seed}" if seed < TEMPLATE_SEED else "(all of it)"
         text = f"{block.family} {block.size} {what} cannot be drawn: {drawn}"

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
-from bpqp_bench.runner.heartbeat import Stage, StagePage
+from bpqp_bench.runner.heartbeat import Heartbeat, Stage
 from bpqp_bench.runner.memory_limit import free_memory
 from bpqp_bench.runner.messages import (
     Channel,
     Done,
-    Garbled,
+    ProtocolError,
     Request,
     Setting,
     decode,
@@ -98,7 +98,7 @@ class Worker:
     Parameters
     ----------
     kind
-        "methods" or "desk".
+        "methods" or "judge".
     folders
         The user's plug-in folders, for methods and for families.
     threads
@@ -108,14 +108,14 @@ class Worker:
     device
         "cpu", or a device that JAX may use too.
     cache
-        Directory of references, for the desk.
+        Directory of references, for the judge.
     environment
         Further variables of its environment.
     """
 
     def __init__(
         self,
-        kind: Literal["methods", "desk"],
+        kind: Literal["methods", "judge"],
         folders: Folders,
         threads: int,
         log: Path,
@@ -124,10 +124,10 @@ class Worker:
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         ours, theirs = socket.socketpair()
-        self._page = StagePage()
-        self._page.enter("import")
+        self._heartbeat = Heartbeat()
+        self._heartbeat.enter("import")
         environment = {**os.environ, **worker_environment(threads, device), **environment}
-        fds = (theirs.fileno(), self._page.fd)
+        fds = (theirs.fileno(), self._heartbeat.fd)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [
@@ -158,7 +158,7 @@ class Worker:
     def send(self, request: Request) -> None:
         """Send a request; `receive` takes its reply."""
         # The worker enters its own stage when it wakes up; until then the limit counts from here.
-        self._page.enter("other")
+        self._heartbeat.enter("other")
         self._number += 1
         with contextlib.suppress(OSError):  # a dead process shows in `receive`
             self._channel.send(self._number, encode(request))
@@ -177,10 +177,10 @@ class Worker:
                 if number == self._number:
                     return decode(message, kind)
                 if number > self._number:
-                    raise Garbled
+                    raise ProtocolError
         except (EOFError, OSError):
             raise self._died() from None
-        except Garbled:
+        except ProtocolError:
             raise self._ended("crash", "something else wrote to its connection") from None
 
     def ask(self, limits: Limits, request: Request, kind: type[_Reply]) -> _Reply:
@@ -203,12 +203,12 @@ class Worker:
         end_tree(self._process.pid)
         self._process.wait()
         self._channel.close()
-        self._page.close()
+        self._heartbeat.close()
 
     def _check(self, limits: Limits) -> None:
         if self._process.poll() is not None and not self._channel.ready():
             raise EOFError
-        stage, seconds = self._page.read()
+        stage, seconds = self._heartbeat.read()
         if seconds > limits.of(stage):
             limit = limits.of(stage)
             raise self._ended("timeout", f"{stage} took longer than {limit:g} s")
@@ -224,12 +224,12 @@ class Worker:
     def _ended(
         self, status: Literal["timeout", "out-of-memory", "crash"], cause: str
     ) -> WorkerFailure:
-        stage, seconds = self._page.read()
+        stage, seconds = self._heartbeat.read()
         self.stop()
         return WorkerFailure(status, cause, stage, seconds)
 
     def _died(self) -> WorkerFailure:
-        stage, seconds = self._page.read()
+        stage, seconds = self._heartbeat.read()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=2.0)
         code = self._process.poll()

@@ -36,7 +36,7 @@ from bpqp_bench.method.measure import (
 from bpqp_bench.method.phase_clock import PassTime, PhaseClock
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.results.measurement import Status
-from bpqp_bench.runner.heartbeat import Stage, StagePage
+from bpqp_bench.runner.heartbeat import Heartbeat, Stage
 from bpqp_bench.runner.messages import (
     Build,
     Built,
@@ -56,7 +56,7 @@ from bpqp_bench.runner.messages import (
 )
 from bpqp_bench.runner.shared_arrays import read_shared
 
-__all__ = ["Host", "main", "serve"]
+__all__ = ["MethodServer", "main", "serve"]
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "800"  # of 1000: if the system must end a process, then a worker and not the run
@@ -66,12 +66,12 @@ Reply = msgspec.Struct
 Handler = Callable[[Any], Reply]
 
 
-class Host:
+class MethodServer:
     """Builds and calls the methods of one class.
 
     Parameters
     ----------
-    page
+    heartbeat
         Where the parent reads what is going on.
     registry
         Where methods are found.
@@ -79,8 +79,8 @@ class Host:
         Number of threads of this process.
     """
 
-    def __init__(self, page: StagePage, registry: Registry, threads: int) -> None:
-        self._page = page
+    def __init__(self, heartbeat: Heartbeat, registry: Registry, threads: int) -> None:
+        self._heartbeat = heartbeat
         self._registry = registry
         self._threads = threads
         self._built: dict[str, Method] = {}
@@ -99,7 +99,7 @@ class Host:
                 return self._drop(request)
 
     def _start(self, request: Start) -> Done:
-        self._page.enter("import")
+        self._heartbeat.enter("import")
         for name in self._registry.method(request.method).cls.requires:
             try:
                 importlib.import_module(name)
@@ -122,7 +122,7 @@ class Host:
             if reason is not None:
                 return Built(Failure(Status.UNSUPPORTED, plain_text(reason)))
             clock = clock_for(method)
-            self._page.enter("build")
+            self._heartbeat.enter("build")
             started = time.perf_counter_ns()
             method.build(instance)
         except BaseException as error:
@@ -130,7 +130,7 @@ class Host:
             seconds = (time.perf_counter_ns() - started) * 1e-9
             return Built(_failure(error, "build"), build_s=seconds)
         finally:
-            self._page.enter("other")
+            self._heartbeat.enter("other")
         seconds = (time.perf_counter_ns() - started) * 1e-9
         self._built[request.id], self._clocks[request.id] = method, clock
         _settle()
@@ -147,11 +147,11 @@ class Host:
                 setattr(reply, stage, spent)
                 stage = "answer"
                 if alone:
-                    self._page.enter("other")
+                    self._heartbeat.enter("other")
             else:
                 # One limit holds for all passes where a batch is a loop over its problems.
                 if alone or (stage == "answer" and reply.forward is None):
-                    self._page.enter(cast(Stage, entered))
+                    self._heartbeat.enter(cast(Stage, entered))
                 stage = entered
 
         try:
@@ -160,12 +160,12 @@ class Host:
             del instances
             _reset_peak()
             call = measure_call(method, data, upstream, clock, report)
-            self._page.enter("other")
+            self._heartbeat.enter("other")
             reply.peak = _peak()
             del data, upstream
             self._answer(method, request, call, reply)
         except BaseException as error:
-            self._page.enter("other")
+            self._heartbeat.enter("other")
             traceback.print_exc()
             # A pass that was left through an exception may have left its phase open.
             self._clocks[request.id] = clock_for(method)
@@ -207,7 +207,7 @@ class Host:
         return Done()
 
 
-def serve(channel: Channel, page: StagePage, handler: Handler, requests: Any) -> None:
+def serve(channel: Channel, heartbeat: Heartbeat, handler: Handler, requests: Any) -> None:
     """Answer requests of some classes until the parent hangs up."""
     own = os.getpid()
     while True:
@@ -215,36 +215,36 @@ def serve(channel: Channel, page: StagePage, handler: Handler, requests: Any) ->
             number, message = channel.receive()
         except (EOFError, OSError):
             return
-        page.enter("other")
+        heartbeat.enter("other")
         answer = encode(handler(decode(message, requests)))
         if os.getpid() != own:
             os._exit(0)  # a method has forked, and this is the child
-        page.enter("idle")
+        heartbeat.enter("idle")
         channel.send(number, answer)
 
 
 def main() -> None:
-    """Run a worker: socket and page are inherited, the rest comes as the first message."""
-    kind, socket_fd, page_fd, parent = sys.argv[1], *(int(text) for text in sys.argv[2:5])
+    """Run a worker: socket and heartbeat are inherited, the rest comes as the first message."""
+    kind, socket_fd, heartbeat_fd, parent = sys.argv[1], *(int(text) for text in sys.argv[2:5])
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    page = StagePage(page_fd)
-    page.enter("import")
+    heartbeat = Heartbeat(heartbeat_fd)
+    heartbeat.enter("import")
     channel = Channel(socket.socket(fileno=socket_fd))
     setting = decode(channel.receive()[1], Setting)
     registry = Registry(
         tuple(map(Path, setting.methods_dirs)), tuple(map(Path, setting.problems_dirs))
     )
-    if kind == "desk":
+    if kind == "judge":
         # Not at the top: workers of methods need none of the reference.
-        from bpqp_bench.runner.judge import REQUESTS, Desk  # noqa: PLC0415
+        from bpqp_bench.runner.judge import REQUESTS, JudgeServer  # noqa: PLC0415
 
-        serve(channel, page, Desk(registry, setting.cache), REQUESTS)
+        serve(channel, heartbeat, JudgeServer(registry, setting.cache), REQUESTS)
     else:
-        host = Host(page, registry, setting.threads)
-        serve(channel, page, host, Start | Build | CallMethod | Drop)
+        server = MethodServer(heartbeat, registry, setting.threads)
+        serve(channel, heartbeat, server, Start | Build | CallMethod | Drop)
     # Threads that a library left behind must not keep the process.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""All processes of a run: the desk, and one worker for each method class."""
+"""All processes of a run: the judge, and one worker for each method class."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from bpqp_bench.runner.messages import (
     Close,
     Done,
     Draw,
+    Drawn,
     Drop,
     Failure,
     FindReference,
@@ -31,7 +32,6 @@ from bpqp_bench.runner.messages import (
     Prefetch,
     Request,
     Start,
-    WasDrawn,
 )
 from bpqp_bench.runner.plan import Block, Cell, batch_seeds
 from bpqp_bench.runner.process_tree import Guard
@@ -39,14 +39,14 @@ from bpqp_bench.runner.records import Outcome, Problem, from_reply
 from bpqp_bench.runner.time_split import Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, Worker, WorkerFailure, memory_default
 
-__all__ = ["Crew", "Drawn", "Group", "group_of"]
+__all__ = ["Group", "SharedBatch", "WorkerPool", "group_of"]
 
 _Reply = TypeVar("_Reply", bound=Done)
 Group = tuple[str, int, str]  # method class, threads, device
 
 
 @dataclass(frozen=True)
-class Drawn(Problem):
+class SharedBatch(Problem):
     """A batch of instances that lie ready for the workers to read; ``fds`` keep them alive."""
 
     sha256s: tuple[str, ...]
@@ -54,7 +54,7 @@ class Drawn(Problem):
     fds: tuple[int, ...]
 
     @classmethod
-    def of(cls, seed: int, parts: Sequence[tuple[str, str, int]]) -> Drawn:
+    def of(cls, seed: int, parts: Sequence[tuple[str, str, int]]) -> SharedBatch:
         """Put hashes, paths and descriptors together; one problem has its own hash."""
         sha256s, paths, fds = zip(*parts, strict=True)
         whole = sha256s[0]
@@ -63,7 +63,7 @@ class Drawn(Problem):
         return cls(seed, whole, sha256s, paths, fds)
 
 
-class Crew:
+class WorkerPool:
     """Starts processes when they are needed, and again after one was lost.
 
     Parameters
@@ -100,18 +100,18 @@ class Crew:
         # The limit on memory is one of methods; a reference may take what there is.
         free = max(memory_default(), limits.memory)
         self._draw_limits = replace(limits, memory=free)
-        self._desk_limits = replace(limits, other_s=reference_limit_s, memory=free)
+        self._judge_limits = replace(limits, other_s=reference_limit_s, memory=free)
         self._guard = Guard()
         self._workers: dict[Group, Worker] = {}
         self._starting: dict[Group, str] = {}  # to the method asked for
         self._restarted: set[Group] = set()
         self._broken: dict[Group, Outcome] = {}
-        self._desk: Worker | None = None
+        self._judge_worker: Worker | None = None
 
     def start(self, needed: Mapping[Group, str]) -> None:
-        """Start the desk and one worker a group, without waiting for them."""
+        """Start the judge and one worker a group, without waiting for them."""
         with self._watch("start"):
-            self._the_desk()
+            self._running_judge()
             for group, method in needed.items():
                 self._launch(group, method)
 
@@ -129,8 +129,8 @@ class Crew:
                 for group in list(self._starting):
                     self._await(group)
 
-    def ensure(self, group: Group, method: str) -> Outcome | None:
-        """Have a worker ready; an outcome if it cannot be started."""
+    def _ensure_started(self, group: Group, method: str) -> Outcome | None:
+        """Wait for a group's worker; an outcome if it cannot be started."""
         if group in self._broken:
             return self._broken[group]
         if group not in self._workers:
@@ -146,7 +146,7 @@ class Crew:
         worker = self._workers.get(group)
         return None if worker is None else worker.pid
 
-    def ask(self, group: Group, limits: Limits, request: Request, kind: type[_Reply]) -> _Reply:
+    def _ask(self, group: Group, limits: Limits, request: Request, kind: type[_Reply]) -> _Reply:
         """Ask a worker; one that is lost is forgotten, and started again when it is needed.
 
         Raises
@@ -160,8 +160,13 @@ class Crew:
             del self._workers[group]
             raise
 
-    def build(self, block: Block, cell: Cell, limits: Limits, id: str, template: Drawn) -> Built:
-        """Have a method built under an id; raises as `ask`."""
+    def build(
+        self, block: Block, cell: Cell, limits: Limits, id: str, template: SharedBatch
+    ) -> Outcome:
+        """Have a method built under an id, in a worker that is started if there is none."""
+        group = group_of(block, cell)
+        if (broken := self._ensure_started(group, cell.method)) is not None:
+            return broken
         request = Build(
             id=id,
             method=cell.method,
@@ -171,14 +176,34 @@ class Crew:
             batch=block.batch,
             template=template.paths[0],
         )
-        return self.ask(group_of(block, cell), limits, request, Built)
+        with self._watch("other"):
+            try:
+                built = self._ask(group, limits, request, Built)
+            except WorkerFailure as failed:
+                self._watch.move("builds", failed.seconds)
+                return _lost(failed, "build", build_s=failed.seconds)
+            self._watch.move("builds", built.build_s)
+        if (why := built.failed) is not None:
+            return Outcome(
+                Status(why.status),
+                why.cause,
+                stage="build",
+                seconds=built.build_s,
+                build_s=built.build_s,
+            )
+        return Outcome(
+            Status.OK,
+            seconds=built.build_s,
+            build_s=built.build_s,
+            phases_split=built.phases_split,
+        )
 
     def call(
         self,
         group: Group,
         limits: Limits,
         id: str,
-        problem: Drawn,
+        problem: SharedBatch,
         wrt: tuple[str, ...],
         judge: bool,
         first: bool = False,
@@ -187,12 +212,10 @@ class Crew:
         request = CallMethod(id=id, problems=problem.paths, wanted=judge, first=first)
         with self._watch("other"):
             try:
-                called = self.ask(group, limits, request, Called)
+                called = self._ask(group, limits, request, Called)
             except WorkerFailure as failed:
                 self._watch.move("calls", failed.seconds)
-                return Outcome(
-                    Status(failed.status), failed.cause, stage=failed.stage, seconds=failed.seconds
-                )
+                return _lost(failed, failed.stage)
             for part in (called.forward, called.backward):
                 if part is not None:
                     self._watch.move("calls", part.call)
@@ -214,42 +237,42 @@ class Crew:
                 ids.setdefault(group, []).append(id)
         for group, names in ids.items():
             with contextlib.suppress(WorkerFailure):
-                self.ask(group, self._limits, Drop(tuple(names), thorough), Done)
+                self._ask(group, self._limits, Drop(tuple(names), thorough), Done)
 
     def stop(self) -> None:
         """End all processes."""
         for worker in self._workers.values():
             worker.stop()
-        if self._desk is not None:
-            self._desk.stop()
-        self._workers, self._desk = {}, None
+        if self._judge_worker is not None:
+            self._judge_worker.stop()
+        self._workers, self._judge_worker = {}, None
         self._guard.end()
 
-    def draw(self, block: Block, seed: int) -> Drawn | str:
+    def draw(self, block: Block, seed: int) -> SharedBatch | str:
         """Draw the batch of a seed; a text says why it cannot be."""
         parts: list[tuple[str, str, int]] = []
         with self._watch("draw"):
             for number in batch_seeds(seed, block.batch):
                 request = Draw(block.family, block.size, number, block.upstream)
-                answer = self._ask_desk(request, WasDrawn)
+                answer = self._ask_judge(request, Drawn)
                 if answer.failed is not None:
                     if parts:
-                        self.close(Drawn.of(seed, parts))
+                        self.close(SharedBatch.of(seed, parts))
                     return answer.failed.cause
-                # Kept open here, so that it outlives the desk.
+                # Kept open here, so that it outlives the judge.
                 fd = os.open(answer.path, os.O_RDONLY)
                 parts.append((answer.sha256, f"/proc/{os.getpid()}/fd/{fd}", fd))
-        return Drawn.of(seed, parts)
+        return SharedBatch.of(seed, parts)
 
-    def lend(self, problem: Drawn) -> None:
-        """Give the desk an instance that it has not drawn."""
+    def show_judge(self, problem: SharedBatch) -> None:
+        """Give the judge an instance that it has not drawn."""
         self._adopt(problem, (), "")
 
-    def reference(self, problem: Drawn, wrt: tuple[str, ...]) -> float:
+    def reference(self, problem: SharedBatch, wrt: tuple[str, ...]) -> float:
         """Compute the references of a batch; return the seconds it took."""
         started = time.perf_counter()
         with self._watch("judge"):
-            answer = self._ask_desk(FindReference(problem.sha256s, wrt), Found)
+            answer = self._ask_judge(FindReference(problem.sha256s, wrt), Found)
             seconds = time.perf_counter() - started
             if answer.failed is not None:
                 self._adopt(problem, wrt, answer.failed.cause)
@@ -263,60 +286,60 @@ class Crew:
         with self._watch("start"):
             for number in batch_seeds(seed, block.batch):
                 request = Prefetch(block.family, block.size, number, block.upstream, block.wrt)
-                answer = self._ask_desk(request, Found)
+                answer = self._ask_judge(request, Found)
                 if answer.failed is None:
                     self._watch.move("references", answer.seconds)
 
-    def close(self, *problems: Drawn) -> None:
+    def close(self, *problems: SharedBatch) -> None:
         """Give instances back."""
         for fd in (fd for problem in problems for fd in problem.fds):
             with contextlib.suppress(OSError):
                 os.close(fd)
         with self._watch("draw"):
             sha256s = tuple(sha for problem in problems for sha in problem.sha256s)
-            self._ask_desk(Close(sha256s), Done)
+            self._ask_judge(Close(sha256s), Done)
 
-    def _judge(self, problem: Drawn, wrt: tuple[str, ...], answers: bytes) -> Judged:
+    def _judge(self, problem: SharedBatch, wrt: tuple[str, ...], answers: bytes) -> Judged:
         started = time.perf_counter()
         with self._watch("judge"):
-            answer = self._ask_desk(Judge(problem.sha256s, wrt, answers), Judged)
+            answer = self._ask_judge(Judge(problem.sha256s, wrt, answers), Judged)
             if answer.failed is not None:
-                reason = answer.failed.cause
-                if self._desk is None:
+                reason = f"judging failed: {answer.failed.cause}"
+                if self._judge_worker is None:
                     self._watch.move("references", time.perf_counter() - started)
                     self._adopt(problem, wrt, reason)
                 return Judged(reason=reason)
             self._watch.move("references", answer.seconds)
             return answer
 
-    def _adopt(self, problem: Drawn, wrt: tuple[str, ...], reason: str) -> None:
-        """Give a new desk the instances of the old one, whose reference is not tried again."""
+    def _adopt(self, problem: SharedBatch, wrt: tuple[str, ...], reason: str) -> None:
+        """Give a new judge the instances of the old one, whose reference is not tried again."""
         for path in problem.paths:
-            self._ask_desk(Adopt(path, wrt, reason), Done)
+            self._ask_judge(Adopt(path, wrt, reason), Done)
 
-    def _ask_desk(self, request: Request, kind: type[_Reply]) -> _Reply:
-        """Ask the desk; a desk that is lost is a failed reply, and the next one starts another."""
-        desk = self._the_desk()
+    def _ask_judge(self, request: Request, kind: type[_Reply]) -> _Reply:
+        """Ask the judge; its loss is a failed reply, and the next request starts another."""
+        judge = self._running_judge()
         brief = isinstance(request, Draw | Close | Adopt)
         try:
-            return desk.ask(self._draw_limits if brief else self._desk_limits, request, kind)
+            return judge.ask(self._draw_limits if brief else self._judge_limits, request, kind)
         except WorkerFailure as failed:
-            self._desk = None
+            self._judge_worker = None
             self.notes.append(f"the process that computes references was lost: {failed.cause}")
             what = type(request).__name__.lower()
             return kind(Failure(Status.CRASH, f"{what}: {failed.cause}"))
 
-    def _the_desk(self) -> Worker:
-        if self._desk is None:
-            self._desk = Worker(
-                "desk",
+    def _running_judge(self) -> Worker:
+        if self._judge_worker is None:
+            self._judge_worker = Worker(
+                "judge",
                 self._folders,
                 len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-                self._logs / "desk.log",
+                self._logs / "judge.log",
                 cache=self._cache,
                 environment=self._guard.environment,
             )
-        return self._desk
+        return self._judge_worker
 
     def _launch(self, group: Group, method: str) -> None:
         name, threads, device = group
@@ -341,12 +364,19 @@ class Crew:
                 self.notes.append(f"the worker of {group[0]} was started again: {failed.cause}")
                 self._launch(group, method)
             else:
-                self._broken[group] = Outcome(Status(failed.status), failed.cause, stage="build")
+                self._broken[group] = _lost(failed, "build")
             return
         if answer.failed is not None:
             self._workers.pop(group).stop()
             status = Status(answer.failed.status)
             self._broken[group] = Outcome(status, answer.failed.cause, stage="build")
+
+
+def _lost(failed: WorkerFailure, stage: str, build_s: float | None = None) -> Outcome:
+    """Return what became of a request whose worker was lost."""
+    return Outcome(
+        Status(failed.status), failed.cause, stage=stage, seconds=failed.seconds, build_s=build_s
+    )
 
 
 def group_of(block: Block, cell: Cell) -> Group:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from bpqp_bench import Data, Method, MethodError, PhaseClock, Registry, Solution
+from bpqp_bench import Data, Method, MethodError, PhaseClock, Registry, Size, Solution
 
 
 def checksum(problem: Data) -> float:
@@ -77,6 +77,11 @@ class Hostile(Method):
             time.sleep(3600)
         if mode == "build-raise":
             raise MethodError("cannot be built\nsecond line")
+
+    def poses(self, instance):
+        if self._now == "poses-another-size":
+            return (self.find_family or Registry().family)("qp").draw(Size(12, 5), 1)
+        return instance
 
     def forward(self, problem, clock: PhaseClock):
         mode = self.options["mode"]

@@ -26,7 +26,7 @@ from bpqp_bench.runner.messages import (
     AnswerData,
     CallMethod,
     Channel,
-    Garbled,
+    ProtocolError,
     decode,
     encode,
     pack_answer,
@@ -168,11 +168,11 @@ def test_bytes_that_are_no_message_are_told_apart() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
     theirs.sendall(b"good morning, this is no frame")
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolError):
         channel.receive()
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolError):
         decode(b"\x81\xa2", CallMethod)
-    with pytest.raises(Garbled):
+    with pytest.raises(ProtocolError):
         decode(encode(CallMethod("1", (), True, False))[:-1], CallMethod)
     theirs.close()
 

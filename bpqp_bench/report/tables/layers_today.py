@@ -61,14 +61,18 @@ def methods() -> tuple[str, ...]:
 def requests(profile: Profile) -> tuple[Request, ...]:
     """Ask for QP, LP and SOCP at every size, one problem a call and a batch a call.
 
-    The shortest profile asks for batches of QPs alone: JAX compiles anew for each.
+    The shortest profile asks for batches of QPs alone, for JAX compiles anew for each, and for one
+    configuration of each library on LP and SOCP.
     """
     limits = scope(profile)
     families = tuple(FAMILIES)
-    batched = (QP,) if is_short(profile) else families
+    short = is_short(profile)
     return (
-        ask(profile, methods(), families, limits.sizes),
-        ask(profile, methods(), batched, limits.together_sizes, limits.together),
+        ask(profile, methods(), (QP,), limits.sizes),
+        ask(profile, at_best() if short else methods(), families, limits.sizes),
+        ask(
+            profile, methods(), (QP,) if short else families, limits.together_sizes, limits.together
+        ),
     )
 
 

@@ -3,7 +3,7 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce survey test test-fast test-qlib lint asv asv-history asv-compare asv-versions asv-publish clean help
+.PHONY: reproduce survey test test-fast test-qlib lint fuzz asv asv-history asv-compare asv-versions asv-publish clean help
 
 help:
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  the paper's tables, figures and claims"
@@ -11,6 +11,7 @@ help:
 	@echo "make test      run all tests, two at a time"
 	@echo "make test-fast the tests that take less than ten seconds each"
 	@echo "make test-qlib the tests that need Qlib, in an environment of their own"
+	@echo "make fuzz [N=2000] [SOLVERS=active-set/direct,...|all] [SEED=0] [JOBS=1]  difficult problems"
 	@echo "make lint      ruff (lint and format), mypy, import-linter"
 	@echo "make asv       asv benchmarks of this checkout; asv-history, asv-compare,"
 	@echo "               asv-versions, asv-publish"
@@ -54,6 +55,15 @@ lint: .venv/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Outcomes by kind of problem and solvers; docs/robustness.md has those of a long run.
+N ?= 2000
+SOLVERS ?= active-set/direct
+SEED ?= 0
+JOBS ?= 1
+
+fuzz: .venv/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --problems $(N) --solvers $(SOLVERS) --seed $(SEED) --jobs $(JOBS)
 
 # asv measures this checkout in .venv; the history builds an environment per commit.
 ASV_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 JAX_ENABLE_X64=1 JAX_PLATFORMS=cpu

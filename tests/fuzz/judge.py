@@ -1,0 +1,345 @@
+"""Ask a layer and say what its answer is worth."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from bpqp_bench.errors import InstanceError, MethodError
+from bpqp_bench.layers import BPQP
+
+from . import truth
+from .kinds import NAMES, Array, Batch, Problem, make
+
+#: From best to worst; the last five are faults of the default layer.
+OUTCOMES = (
+    "right",
+    "right, flagged",
+    "refused truly",
+    "undecided",
+    "wrong, flagged",
+    "no answer",
+    "timeout",
+    "refused falsely",
+    "crash",
+    "wrong silently",
+)
+FAULTS = OUTCOMES[4:]
+PAIRS = (
+    "active-set/direct",
+    "osqp/osqp",
+    "proxqp/direct",
+    "clarabel/direct",
+    "piqp/direct",
+    "daqp/direct",
+    "quadprog/direct",
+)
+
+_NEAR = 1e-6  # error of z, relative, that is right
+_GRADIENT = 1e-3  # and of a gradient, as everywhere in this project
+_ADJOINT = 1e-7  # beside it, of the natural size: ten times the residual that is called exact
+_SHORT = 1e-4  # of the natural reach: below it a solution is at the origin
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Outcome for one problem, and why."""
+
+    outcome: str
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a layer said of one problem."""
+
+    z: Array
+    nu: Array
+    lam: Array
+    gradients: dict[str, Array | None]
+    facts: dict[str, Any]
+    warned: bool
+
+    @property
+    def doubts(self) -> str:
+        """What it says against its own solution."""
+        status = str(self.facts.get("status"))
+        return status if status != "solved" else "warning" if self.warned else ""
+
+    @property
+    def flags(self) -> str:
+        """What it says against its solution or its gradient."""
+        gradient = str(self.facts.get("gradient"))
+        return self.doubts or (gradient if gradient != "exact" else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Refusal:
+    """The error that a layer raised."""
+
+    error: BaseException | str = field(repr=False)
+
+    @property
+    def claim(self) -> str:
+        """What it says of the problem."""
+        text = str(self.error)
+        for words, claim in (
+            ("infeasible", "infeasible"),
+            ("unbounded", "unbounded"),
+            ("not positive semidefinite", "not convex"),
+            ("not finite", "not finite"),
+        ):
+            if words in text:
+                return claim
+        return ""
+
+
+def run(kind: str, seed: int, pair: str) -> Finding:
+    """Make a problem, ask the layer of a pair "forward/backward", and judge its answer."""
+    made = make(kind, seed)
+    rng = np.random.default_rng([seed, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if isinstance(made, Batch):
+            return _batch(made, pair, rng)
+        v = _upstream(made, rng)
+        return judge(made, ask(made, pair, v), v, rng)
+
+
+def _upstream(problem: Problem, rng: np.random.Generator) -> Array:
+    v = rng.standard_normal(problem.n)
+    return v.astype(np.float32).astype(float)
+
+
+# -- asking -----------------------------------------------------------------------------------
+
+
+def _layer(pair: str, **options: Any) -> BPQP:
+    forward, backward = pair.split("/")
+    return BPQP(forward, backward, **options)
+
+
+def _tensor(value: Array, name: str, problem: Problem) -> torch.Tensor:
+    """Make a leaf that holds the value, in the given type and layout."""
+    if name == "P" and problem.skew:
+        twist = np.triu(np.round(4 * value), 1)
+        value = value + twist - twist.T
+    plain = torch.from_numpy(np.ascontiguousarray(value))
+    plain = plain.float() if name in problem.single else plain
+    if problem.layout == "columns":
+        made = plain.mT.contiguous().mT if plain.ndim > 1 else _every_second(plain)
+    elif problem.layout == "sliced":
+        made = _every_second(plain)
+    elif problem.layout == "negative":
+        made = torch.complex(torch.zeros_like(plain), -plain).conj().imag
+    elif problem.layout == "offset":
+        room = torch.full((plain.numel() + 3,), 7.0, dtype=plain.dtype)
+        room[3:] = plain.reshape(-1)
+        made = room[3:].view(plain.shape)
+    else:
+        made = plain.clone()
+    return made.detach().requires_grad_()
+
+
+def _every_second(plain: torch.Tensor) -> torch.Tensor:
+    return torch.stack([plain, torch.full_like(plain, 7.0)], dim=-1)[..., 0]
+
+
+def ask(problem: Problem, pair: str, v: Array) -> Answer | Refusal:
+    """Solve and differentiate vᵀz."""
+    given: dict[str, torch.Tensor | None] = {
+        name: _tensor(getattr(problem, name), name, problem) for name in NAMES
+    }
+    bounds: dict[str, torch.Tensor] = {}
+    if problem.parts:
+        m, low, above, _ = problem.parts
+        blocks = np.split(problem.h, np.cumsum([m, low, above]))
+        given["G"] = _tensor(problem.G[:m], "G", problem) if m else None
+        given["h"] = _tensor(blocks[0], "h", problem) if m else None
+        for name, block, sign in zip(("l", "ub", "lb"), blocks[1:], (-1, 1, -1), strict=True):
+            if len(block):
+                bounds[name] = _tensor(sign * block, name, problem)
+    for matrix, side in (("A", "b"), ("G", "h")):
+        part = given[side]
+        if part is not None and part.numel() == 0:
+            given[matrix] = given[side] = None
+    layer = _layer(pair)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            z = layer(*given.values(), **bounds)
+            (z.double() @ torch.from_numpy(v)).backward()
+        except (InstanceError, MethodError) as error:
+            return Refusal(error)
+        except Exception as error:
+            return Refusal(f"{type(error).__name__}: {error}")
+    warned = any(type(w.message).__name__ == "BPQPWarning" for w in caught)
+    nu, lam = (part.numpy() for part in layer.multipliers)
+    found = {name: _gradient(part) for name, part in given.items()}
+    if problem.parts:
+        found["G"] = None
+        sides = [found["h"], *(_gradient(bounds.get(name)) for name in ("l", "ub", "lb"))]
+        signs = (1, -1, 1, -1)
+        found["h"] = np.concatenate(
+            [sign * side for sign, side in zip(signs, sides, strict=True) if side is not None]
+        )
+    return Answer(z.detach().double().numpy(), nu, lam, found, layer.last_info[0], warned)
+
+
+def _gradient(part: torch.Tensor | None) -> Array | None:
+    return None if part is None or part.grad is None else part.grad.double().numpy()
+
+
+# -- judging ----------------------------------------------------------------------------------
+
+
+def judge(
+    problem: Problem, answer: Answer | Refusal, v: Array, rng: np.random.Generator
+) -> Finding:
+    """Compare an answer with the truth."""
+    if isinstance(answer, Refusal):
+        return _refusal(problem, answer)
+    at = truth.optimum(problem, answer.lam > 0.0)
+    point = _point(problem, answer, at)
+    if point.outcome != "right":
+        return point
+    if answer.flags:
+        return Finding("right, flagged", answer.flags)
+    return _derivative(problem, answer, at, v, rng)
+
+
+def _refusal(problem: Problem, answer: Refusal) -> Finding:
+    if isinstance(answer.error, str):
+        return Finding("crash", answer.error)
+    true, claim = truth.verdict(problem), answer.claim
+    if true == "solution" or (true == "undecided" and truth.optimum(problem) is not None):
+        return Finding("refused falsely" if claim else "no answer", str(answer.error))
+    if true == "undecided":
+        return Finding("undecided", f"refused: {answer.error}")
+    if claim in ("", true):
+        return Finding("refused truly", claim)
+    return Finding("refused falsely", f"is {true}: {answer.error}")
+
+
+def _point(  # noqa: PLR0911
+    problem: Problem, answer: Answer, at: truth.Optimum | None
+) -> Finding:
+    """Judge z*, ν*, λ*."""
+    single = bool(problem.single)
+    worst, _, _ = truth.conditions(problem, answer.z, answer.nu, answer.lam)
+    if worst <= truth.RIGHT:
+        return Finding("right")
+    wrong = "wrong, flagged" if answer.doubts else "wrong silently"
+    if at is not None:
+        error = _distance(problem, at, answer.z)
+        # float64 cannot do better than the condition of the system allows.
+        allowed = max(1e-5 if single else _NEAR, 1e2 * at.condition * 2.0**-52)
+        if error > allowed:
+            return Finding(wrong, f"z is off by {error:.1e} {_flags(answer)}")
+        return Finding("right")
+    if problem.z is not None and np.abs(answer.z - problem.z).max() <= 1e-9 * (
+        np.abs(problem.z).max() or 1.0
+    ):
+        return Finding("right")
+    true = truth.verdict(problem)
+    if true in ("infeasible", "unbounded", "not convex", "not finite"):
+        return Finding(wrong, f"is {true}, KKT residual {worst:.1e} {_flags(answer)}")
+    point = truth.by_clarabel(problem)
+    if point is None or truth.conditions(problem, *point)[0] > truth.RIGHT:
+        return Finding("undecided", f"no truth; KKT residual {worst:.1e}")
+    if worst > (1e-5 if single else 1e-7):
+        return Finding(wrong, f"KKT residual {worst:.1e} {_flags(answer)}")
+    return Finding("undecided", f"KKT residual {worst:.1e}")
+
+
+def _flags(answer: Answer) -> str:
+    return f"({answer.flags})" if answer.flags else ""
+
+
+def _reach(problem: Problem, at: truth.Optimum) -> float:
+    """Size of the solution in its own units; where it vanishes, a part of what pulls at it."""
+    D, E, F = at.weights
+    curve = float(np.abs(D[:, None] * problem.P * D).max())
+    pull = float(np.abs(D * problem.q).max()) / curve if curve > 0.0 else 0.0
+    h = np.where(at.rows, problem.h, 0.0)
+    sides = [np.abs(E * problem.b).max(initial=0.0), np.abs(F * h).max(initial=0.0)]
+    return max(float(np.abs(at.z / D).max()), _SHORT * max(pull, *sides))
+
+
+def _distance(problem: Problem, at: truth.Optimum, z: Array) -> float:
+    D = at.weights[0]
+    reach = _reach(problem, at)
+    off = float(np.abs((z - at.z) / D).max())
+    return off / reach if reach > 0.0 else off
+
+
+def _derivative(
+    problem: Problem,
+    answer: Answer,
+    at: truth.Optimum | None,
+    v: Array,
+    rng: np.random.Generator,
+) -> Finding:
+    """Judge a gradient that is called exact."""
+    if problem.degenerate:
+        return Finding("wrong silently", "the gradient does not exist and is called exact")
+    if at is None or not at.strict:
+        return Finding("undecided", "gradient")
+    true, natural = truth.gradient(problem, at, v)
+    if at.condition < 1e6:
+        apart = truth.difference(problem, at, v, true, rng)
+        if apart is not None and apart > 1e-3:
+            return Finding("undecided", f"truth and differences disagree by {apart:.1e}")
+    for name, part in answer.gradients.items():
+        if part is None:
+            continue
+        error = _gradient_error(name, part, true[name], problem, at, natural, v)
+        if not error <= 1.0:
+            return Finding("wrong silently", f"gradient of {name} is off, called exact")
+    return Finding("right")
+
+
+def _gradient_error(
+    name: str,
+    part: Array,
+    true: Array,
+    problem: Problem,
+    at: truth.Optimum,
+    natural: float,
+    v: Array,
+) -> float:
+    """Error in the units of the data over what is allowed."""
+    D, E, F = at.weights
+    rows = {"P": D, "q": D, "A": E, "b": E, "G": F, "h": F}[name]
+    if part.size == 0:
+        return 0.0
+    # Rounding leaves in z̃ a part of what it would be without rows.
+    curve = float(np.abs(D[:, None] * problem.P * D).max())
+    rounding = max(1e2 * at.condition * 2.0**-52, 1e-14)
+    free = rounding * float(np.abs(D * v).max()) / curve if curve > 0.0 else 0.0
+    noise = max(1e-6 if problem.single else _ADJOINT, rounding) * natural + free
+    off, exact = (part - true) / _column(rows, true), true / _column(rows, true)
+    if name in "PAG":
+        off, exact = off / D, exact / D
+        reach = _reach(problem, at)
+        push = max(float(np.abs(at.nu / E).max(initial=0.0)), float((at.lam / F).max(initial=0.0)))
+        noise *= reach if name == "P" else reach + push
+    return float(np.abs(off).max()) / (_GRADIENT * float(np.abs(exact).max()) + noise + 1e-300)
+
+
+def _column(rows: Array, like: Array) -> Array:
+    return rows[:, None] if like.ndim > 1 else rows
+
+
+def _batch(batch: Batch, pair: str, rng: np.random.Generator) -> Finding:
+    raise NotImplementedError
+
+
+def worst(findings: Sequence[Finding]) -> Finding:
+    """Return the worst of several."""
+    return max(findings, key=lambda found: OUTCOMES.index(found.outcome))

@@ -37,11 +37,14 @@ class FFOLayer(Method):
     )
 
     def unsupported(self, instance: Instance) -> str | None:
-        """Say no to cones, to sparse data and to problems without inequalities."""
+        """Say no to cones, to sparse data and to problems without either kind of constraint."""
         if instance.is_sparse:
             return "dense tensors only"
         if instance.problem_class in self.problem_classes and instance.nineq == 0:
             return "FFOQPLayer needs at least one inequality"
+        pdipm = self.options["solver"] == "PDIPM"
+        if instance.problem_class in self.problem_classes and instance.neq == 0 and pdipm:
+            return "FFOQPLayer with PDIPM fails on problems without equalities"
         return super().unsupported(instance)
 
     def build(self, template: Instance) -> None:
@@ -59,13 +62,9 @@ class FFOLayer(Method):
         """Solve; the layer knows batches only, and returns no status."""
         self._data = data
         with clock("solve"):
-            # Its convention for "no equalities" is an empty tensor.
-            A, b = (t if len(data.b) else t.new_empty(0) for t in (data.A, data.b))
+            given = (data.P, data.q, data.G, data.h, data.A, data.b)
             try:
-                # the leading dimension goes on every argument, or none is taken for a batch
-                z = self._layer(*(t[None] if t.numel() else t for t in (
-                    data.P, data.q, data.G, data.h, A, b
-                )))  # fmt: skip
+                z = self._layer(*(t[None] for t in given))
             except RuntimeError as error:  # OSQP's word, or a factorization that failed
                 raise MethodError(f"FFOLayer: {str(error).splitlines()[0]}") from error
             self._z = z[0]

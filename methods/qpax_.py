@@ -51,8 +51,12 @@ class Qpax(Method):
     _compiled: ClassVar[dict[tuple[object, ...], tuple[Any, Any]]] = {}
 
     def unsupported(self, instance: Instance) -> str | None:
-        """Say no to cones and to sparse data."""
-        return "dense arrays only" if instance.is_sparse else super().unsupported(instance)
+        """Say no to cones, to sparse data and to problems without inequalities."""
+        if instance.is_sparse:
+            return "dense arrays only"
+        if instance.problem_class in self.problem_classes and instance.nineq == 0:
+            return "qpax needs at least one inequality"
+        return super().unsupported(instance)
 
     def build(self, template: Instance) -> None:
         """Compile both passes for these options and this shape, unless that is done."""

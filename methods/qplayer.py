@@ -49,9 +49,11 @@ class QPLayer(Method):
     )
 
     def unsupported(self, instance: Instance) -> str | None:
-        """Say no to cones and to sparse data."""
+        """Say no to cones, to sparse data and to problems without constraints."""
         if instance.is_sparse:
             return "dense tensors only"
+        if instance.problem_class in self.problem_classes and instance.neq + instance.nineq == 0:
+            return "QPFunction needs at least one constraint"
         return super().unsupported(instance)
 
     def build(self, template: Instance) -> None:
@@ -76,7 +78,9 @@ class QPLayer(Method):
         self._data = data
         with clock("solve"):
             lower = torch.full_like(data.h, _NO_BOUND)
-            z, nu, lam = self._solve(data.P, data.q, data.A, data.b, data.G, lower, data.h)
+            given = (data.P, data.q, data.A, data.b, data.G, lower, data.h)
+            # It makes a batch of one itself, but of a G without rows.
+            z, nu, lam = self._solve(*(t if data.q.ndim == 2 else t[None] for t in given))
             self._z = z.reshape(data.q.shape)
         return Solution(self._z, nu.reshape(data.b.shape), lam.reshape(data.h.shape), status=None)
 

@@ -272,6 +272,63 @@ def test_gradient_is_that_of_the_planted_solution(registry, name):
         np.testing.assert_allclose(found, truth[key], atol=1e-3 * scale, err_msg=key)
 
 
+@pytest.mark.parametrize(("neq", "nineq"), [(0, NINEQ), (NEQ, 0)])
+@pytest.mark.parametrize("name", [*BATCHED, "ffolayer", "ffolayer-osqp", "diffapqp"])
+def test_without_one_kind_of_constraint_it_is_right_or_says_no(registry, name, neq, nineq):
+    problem, truth = planted(6, active=2 if nineq else 0, neq=neq, nineq=nineq)
+    method = create(registry, name)
+    if reason := method.unsupported(problem):
+        assert ("inequality" if nineq == 0 else "equalities") in reason
+        return
+    _, gradients = run(method, [problem])
+    np.testing.assert_allclose(
+        gradients["q"][0], truth["q"], atol=1e-3 * np.linalg.norm(truth["q"])
+    )
+
+
+@pytest.fixture
+def compilations():
+    """How often JAX's compiler has run since the test began: a list that grows."""
+    import jax
+
+    found = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize(
+    "name", ["qpax", "jaxopt", "jaxopt-accurate", "jaxopt-equality", "diffqcp"]
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_build_compiles_nothing_at_shapes_already_compiled(registry, compilations, name, batch):
+    def cycle(seed, nineq):
+        nineq = 0 if name == "jaxopt-equality" else nineq
+        neq = NEQ + (seed == 9)
+        method = create(registry, name, **({"batch": batch} if batch > 1 else {}))
+        problems = [planted(seed + k, active=0, neq=neq, nineq=nineq)[0] for k in range(batch)]
+        before = len(compilations)
+        method.build(problems[0])
+        built = len(compilations) - before
+        for data, v in zip(
+            make_data(problems, method), make_upstream(problems, method), strict=True
+        ):
+            method.forward(data, PhaseClock())
+            method.backward(v, PhaseClock())
+        return built, len(compilations) - before - built
+
+    cycle(0, NINEQ)
+    assert cycle(3, NINEQ) == (0, 0)
+    built, called = cycle(9, NINEQ - 1)  # another shape: what this test counts does occur
+    assert built > 0
+    assert called == 0
+
+
 def test_equality_constrained_qp(registry):
     problem, truth = planted(5, active=0, nineq=0)
     method = create(registry, "jaxopt-equality")

@@ -177,7 +177,7 @@ def test_real_problems_stay_out_of_the_table_of_random_ones() -> None:
 def test_each_profile_asks_for_its_share() -> None:
     asked = {profile.name: real.requests(profile) for profile in PROFILES}
     counts = {name: len(requests[0].families) for name, requests in asked.items()}
-    assert counts["smoke"] == 4
+    assert counts["smoke"] == 3
     assert 20 <= counts["standard"] <= 60
     assert counts["paper"] == 99
     assert set(asked["smoke"][0].families) <= set(asked["standard"][0].families)

@@ -61,18 +61,20 @@ def methods() -> tuple[str, ...]:
 def requests(profile: Profile) -> tuple[Request, ...]:
     """Ask for QP, LP and SOCP at every size, one problem a call and a batch a call.
 
-    The shortest profile asks for batches of QPs alone, for JAX compiles anew for each, and for one
-    configuration of each library on LP and SOCP.
+    The shortest profile asks for all configurations on one QP a call alone, and for one of each
+    library elsewhere; for no batches of LPs and SOCPs: JAX compiles anew for each.
     """
     limits = scope(profile)
     families = tuple(FAMILIES)
-    short = is_short(profile)
+    if is_short(profile):
+        return (
+            ask(profile, methods(), (QP,), limits.sizes),
+            ask(profile, at_best(), families, limits.sizes),
+            ask(profile, at_best(), (QP,), limits.together_sizes, limits.together),
+        )
     return (
-        ask(profile, methods(), (QP,), limits.sizes),
-        ask(profile, at_best() if short else methods(), families, limits.sizes),
-        ask(
-            profile, methods(), (QP,) if short else families, limits.together_sizes, limits.together
-        ),
+        ask(profile, methods(), families, limits.sizes),
+        ask(profile, methods(), families, limits.together_sizes, limits.together),
     )
 
 

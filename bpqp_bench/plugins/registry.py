@@ -21,8 +21,6 @@ from bpqp_bench.plugins.specification import parse_spec
 from bpqp_bench.problem.family import Family, FamilyChoice
 from bpqp_bench.problem.parameters import format_spec, typed_parameters
 
-__all__ = ["BrokenPlugin", "Registry", "builtin_directory"]
-
 _T = TypeVar("_T")
 
 
@@ -61,8 +59,11 @@ class Registry:
     broken: list[BrokenPlugin] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._load("problems", self.problems_dirs, _families_in, self.families)
-        self._load("methods", self.methods_dirs, _methods_in, self.methods)
+        installed = importlib.metadata.entry_points()  # takes its time, so once for both
+        entries = installed.select(group="bpqp_bench.problems")
+        self._load("problems", self.problems_dirs, entries, _families_in, self.families)
+        entries = installed.select(group="bpqp_bench.methods")
+        self._load("methods", self.methods_dirs, entries, _methods_in, self.methods)
 
     def method(self, text: str) -> MethodChoice:
         """Read ``bpqp[backward=direct]``, or the name of a variant.
@@ -148,6 +149,7 @@ class Registry:
         self,
         kind: str,
         extra: tuple[Path, ...],
+        entries: Iterable[importlib.metadata.EntryPoint],
         read: Callable[[ModuleType], Iterable[tuple[str, _T]]],
         into: dict[str, Found[_T]],
     ) -> None:
@@ -157,7 +159,7 @@ class Registry:
             for path in sorted(directory.glob("*.py")):
                 if not path.name.startswith(("_", "template_")):
                     self._add(str(path), partial(_load_file, path, kind), read, into)
-        for entry in importlib.metadata.entry_points(group=f"bpqp_bench.{kind}"):
+        for entry in entries:
             self._add(f"entry point {entry.name}", partial(_as_module, entry), read, into)
 
     def _add(

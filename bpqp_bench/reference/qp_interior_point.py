@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from bpqp_bench.problem.instance import Array
-from bpqp_bench.reference.solution import NoReferenceError
+from bpqp_bench.reference.solution import NoReferenceError, unbounded
 
 __all__ = ["Iterate", "Quadratic", "interior_point", "range_space", "solve_on_rows"]
 
@@ -304,8 +304,4 @@ def _check_certificates(qp: Quadratic, C: Array, z: Array, nu: Array, lam: Array
             and (np.abs(qp.A @ d) <= rows[:neq]).all()
             and (qp.G @ d <= rows[neq:]).all()
         ):
-            raise NoReferenceError(
-                f"{qp.name} is unbounded: its objective falls without end along a feasible "
-                "direction; add bounds or curvature",
-                "unbounded",
-            )
+            raise unbounded(qp.name)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Array, Instance
 from bpqp_bench.reference.extended import DD
-from bpqp_bench.reference.point import Mask, Point
-from bpqp_bench.reference.solution import NoReferenceError
+from bpqp_bench.reference.point import Mask, Point, RowSolution, Units
+from bpqp_bench.reference.solution import NoReferenceError, not_certified
 from bpqp_bench.reference.sparse import (
     SparseExactProduct,
     SparseKKTSystem,
@@ -90,11 +90,7 @@ def solve_sparse(instance: Instance) -> Point:
 
 
 def _failure(instance: Instance, fault: float) -> NoReferenceError:
-    return NoReferenceError(
-        f"no active set of {instance.name} could be certified: the best violates a condition by "
-        f"{fault:.1e}; the problem is infeasible, unbounded or too badly scaled",
-        "not-converged",
-    )
+    return not_certified(instance.name, f"the best violates a condition by {fault:.1e}")
 
 
 class _Search:
@@ -105,10 +101,11 @@ class _Search:
         self.P, self.A, self.G = (sp.csr_matrix(M) for M in (instance.P, instance.A, instance.G))
         self.P = 0.5 * (self.P + self.P.T)
         self._exact_G = SparseExactProduct(self.G)
-        self._norms = np.sqrt(np.asarray(self.G.multiply(self.G).sum(axis=1))).ravel()
-        self._largest = (
+        norms = np.sqrt(np.asarray(self.G.multiply(self.G).sum(axis=1))).ravel()
+        largest = (
             np.asarray(abs(self.G).max(axis=1).todense()).ravel() if instance.nineq else np.zeros(0)
         )
+        self._units = Units(self.P, instance.q, self.A, instance.h, norms, largest)
 
     def start(self) -> _Start:
         """Return another solver's point, which is only where the search begins."""
@@ -136,7 +133,8 @@ class _Search:
 
     def guesses(self, start: _Start) -> Any:
         """Yield sets of active rows, the likeliest first."""
-        slack, lam = self._relative(start.z, start.nu, start.lam)
+        slack = self.instance.h - self.G @ start.z
+        slack, lam = self._units.relative(start.z, start.nu, start.lam, slack)
         yield lam > slack
         sizes: set[int] = set()
         for tolerance in _ACTIVE:
@@ -180,63 +178,26 @@ class _Search:
         refined = system.refine(rhs, x0)
         if not np.isfinite(refined.x.hi).all():
             return _Try(None, float("inf"), active)
-        z, nu = refined.x[:n], refined.x[n : n + neq]
-        slack = (DD.of(given.h) - self._exact_G @ z).hi
-        slack[active] = 0.0
-        lam = DD(np.zeros(given.nineq), np.zeros(given.nineq))
-        lam.hi[active], lam.lo[active] = refined.x.hi[n + neq :], refined.x.lo[n + neq :]
-        relative_slack, relative_lam = self._relative(z.hi, nu.hi, lam.hi, slack)
-        violated = np.where(active, 0.0, -relative_slack)
-        negative = np.where(active, -relative_lam, 0.0)
+        on_rows = RowSolution.of(system, rhs, refined, active, self._exact_G, given.h, neq)
+        z, lam, slack, left = on_rows.z.hi, on_rows.lam.hi, on_rows.slack, on_rows.left
+        relative = self._units.relative(z, on_rows.nu.hi, lam, slack)
+        violated = np.where(active, 0.0, -relative[0])
+        negative = np.where(active, -relative[1], 0.0)
         fault = float(max(violated.max(initial=0.0), negative.max(initial=0.0)))
         if refined.backward > _CONSISTENT:
             fault = max(fault, float(refined.backward))
         following = (active & (negative <= _FEASIBLE)) | (violated > _FEASIBLE)
-        left = (rhs - system.apply(refined.x)).hi
         if fault > _FEASIBLE:
             # Weak duality: by so much the objective may be off; multipliers may be huge.
             faults = np.concatenate([left[:n], left[n:], np.minimum(slack, 0.0)])
-            weights = np.concatenate([z.hi, refined.x.hi[n:], start.lam if start else lam.hi])
+            weights = np.concatenate([z, refined.x.hi[n:], start.lam if start else lam])
             gap = float(np.abs(faults) @ np.abs(weights))
-            if gap > _GAP * (1.0 + abs(given.objective(z.hi))):
+            if gap > _GAP * (1.0 + abs(given.objective(z))):
                 return _Try(None, fault, following)
         if not fault <= _ROUGH:
             return _Try(None, fault, following)
-        return _Try(
-            Point(
-                z=z,
-                nu=nu,
-                lam=lam,
-                mu=np.zeros(0),
-                active=active,
-                active_cones=np.zeros(0, dtype=bool),
-                system=system,
-                margin=float(np.maximum(relative_slack, relative_lam).min(initial=np.inf)),
-                primal=float(max(np.abs(left[n:]).max(initial=0.0), (-slack).max(initial=0.0))),
-                dual=float(max(np.abs(left[:n]).max(), (-lam.hi).max(initial=0.0))),
-                complementarity=float(np.abs(lam.hi[active] * left[n + neq :]).max(initial=0.0)),
-                error=refined.error,
-                primal_null=system.primal_null,
-                dual_null=system.dual_null,
-                method="sparse active set",
-                fault=fault,
-            ),
-            fault,
-            following,
-        )
-
-    def _relative(
-        self, z: Array, nu: Array, lam: Array, slack: Array | None = None
-    ) -> tuple[Array, Array]:
-        """Slack and multipliers in units of the terms that they are differences of."""
-        given = self.instance
-        if slack is None:
-            slack = given.h - self.G @ z
-        length = float(np.linalg.norm(z))
-        terms = (given.q, self.P @ z, self.A.T @ nu, lam * self._largest)
-        scale = max(float(np.abs(t).max(initial=0.0)) for t in terms) + 1e-300
-        primal = np.abs(given.h) + self._norms * length + 1e-300
-        return slack / primal, lam * self._largest / scale
+        null = (system.primal_null, system.dual_null)
+        return _Try(on_rows.point(relative, null, "sparse active set", fault), fault, following)
 
     def _basic_rows(self, z: Array, candidates: NDArray[np.intp]) -> Mask | None:
         """Rows with positive multipliers in a basic solution of Aᵀν + Gᵀλ = −(Pz + q), λ ≥ 0."""

@@ -29,7 +29,7 @@ from bpqp_bench.reference.socp_interior_point import (
     ConicIterate,
     interior_point_conic,
 )
-from bpqp_bench.reference.solution import NoReferenceError
+from bpqp_bench.reference.solution import not_certified
 
 __all__ = ["solve_conic"]
 
@@ -72,12 +72,8 @@ def solve_conic(qp: Quadratic, cones: Sequence[ConeGroup]) -> Point:
         found = _correct(qp, cones, last) or _at_tip(qp, cones, last)
         if found is not None:
             return found
-    raise NoReferenceError(
-        f"no active set of {qp.name} could be certified: the interior-point method stopped at a "
-        f"gap of {last.gap if last else float('nan'):.1e}; the problem is infeasible, unbounded "
-        "or too badly scaled",
-        "not-converged",
-    )
+    gap = last.gap if last else float("nan")
+    raise not_certified(qp.name, f"the interior-point method stopped at a gap of {gap:.1e}")
 
 
 class _Cone:

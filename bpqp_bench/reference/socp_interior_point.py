@@ -19,7 +19,7 @@ from scipy.linalg import lapack
 
 from bpqp_bench.problem.instance import Array, Matrix, SecondOrderCone
 from bpqp_bench.reference.qp_interior_point import Quadratic
-from bpqp_bench.reference.solution import NoReferenceError
+from bpqp_bench.reference.solution import NoReferenceError, unbounded
 
 __all__ = ["ConeGroup", "ConicIterate", "group_cones", "interior_point_conic"]
 
@@ -404,8 +404,4 @@ def _check_certificates(
         flat = np.abs(qp.P @ d).max() <= _FARKAS * abs(slope)
         level = np.abs(qp.A @ d).max(initial=0.0) <= 1e-7 * (1.0 + np.abs(qp.A).max(initial=0.0))
         if slope < 0.0 and flat and level and inside >= -1e-7:
-            raise NoReferenceError(
-                f"{qp.name} is unbounded: its objective falls without end along a feasible "
-                "direction; add bounds or curvature",
-                "unbounded",
-            )
+            raise unbounded(qp.name)

@@ -9,7 +9,14 @@ from typing import Literal
 from bpqp_bench.errors import BenchError
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["Certificate", "NoReferenceError", "Reference", "ReferenceSolution"]
+__all__ = [
+    "Certificate",
+    "NoReferenceError",
+    "Reference",
+    "ReferenceSolution",
+    "not_certified",
+    "unbounded",
+]
 
 Cause = Literal["infeasible", "unbounded", "not-convex", "not-converged", "too-large", "input"]
 
@@ -20,6 +27,24 @@ class NoReferenceError(BenchError):
     def __init__(self, message: str, cause: Cause) -> None:
         super().__init__(message)
         self.cause: Cause = cause
+
+
+def unbounded(name: str) -> NoReferenceError:
+    """Return the error for a problem whose objective has no minimum."""
+    return NoReferenceError(
+        f"{name} is unbounded: its objective falls without end along a feasible direction; "
+        "add bounds or curvature",
+        "unbounded",
+    )
+
+
+def not_certified(name: str, why: str) -> NoReferenceError:
+    """Return the error for a problem whose active set was not found."""
+    return NoReferenceError(
+        f"no active set of {name} could be certified: {why}; the problem is infeasible, "
+        "unbounded or too badly scaled",
+        "not-converged",
+    )
 
 
 @dataclass(frozen=True)

@@ -184,9 +184,8 @@ def test_entry_points_are_loaded_and_a_broken_one_is_reported(monkeypatch, tmp_p
         importlib.metadata.EntryPoint("good", f"{module.__name__}:FAMILY", group),
         importlib.metadata.EntryPoint("bad", "no_such_module_for_test:FAMILY", group),
     ]
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: points if "problems" in group else []
-    )
+    found = importlib.metadata.EntryPoints(points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: found)
     registry = Registry()
     assert registry.families["entered"].path == "entry point good"
     broken = [plugin for plugin in registry.broken if plugin.path == "entry point bad"]

@@ -11,8 +11,9 @@ import numpy as np
 from benchmarks.cells import FAMILIES, QUICK, registry
 from bpqp_bench import Instance, Size
 from bpqp_bench.reference import compute_reference
-from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.execute import execute, open_run
 from bpqp_bench.runner.plan import Request, make_plan
+from bpqp_bench.runner.schedule import Options
 
 _INSTANCES = 10 if QUICK else 50
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from bpqp_bench.method.conformance import CheckResult
 
-__all__ = ["check"]
-
 
 @click.command("check")
 @click.argument("methods", nargs=-1)

@@ -12,8 +12,6 @@ from bpqp_bench.cli.options import plugin_folders
 if TYPE_CHECKING:
     from bpqp_bench.plugins.registry import Registry
 
-__all__ = ["list_plugins"]
-
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(["all", "methods", "families"]), default="all")

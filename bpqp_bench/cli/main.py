@@ -11,8 +11,6 @@ import click
 
 from bpqp_bench.tasks import task_names
 
-__all__ = ["cli", "main"]
-
 # Half a second of imports that plug-in files need only when they are used, not to be listed.
 _SLOW = ("scipy.fft", "scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.stats")
 

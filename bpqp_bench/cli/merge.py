@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["merge"]
-
 
 @click.command("merge")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))

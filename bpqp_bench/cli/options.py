@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-__all__ = ["new_run_path", "plugin_folders"]
-
 
 def plugin_folders(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--methods-dir`` and ``--problems-dir``, each repeatable, and ``--data-dir``."""

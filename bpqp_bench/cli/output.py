@@ -11,8 +11,6 @@ import click
 if TYPE_CHECKING:
     from bpqp_bench.results.overview import Row
 
-__all__ = ["overview_table", "printable", "say", "table"]
-
 # A results directory of somebody else must not move the cursor or set the window's title.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORT = 100

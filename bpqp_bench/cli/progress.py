@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["duration", "progress_line", "show_time_left"]
-
 _LINE_EVERY_S = 5.0
 
 

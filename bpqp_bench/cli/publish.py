@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["publish"]
-
 
 @click.command("publish")
 @click.argument("run", type=click.Path(path_type=Path))

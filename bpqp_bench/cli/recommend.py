@@ -8,8 +8,6 @@ import click
 
 from bpqp_bench.cli.options import new_run_path, plugin_folders
 
-__all__ = ["recommend"]
-
 
 @click.command("recommend")
 @click.option(

@@ -10,8 +10,6 @@ import click
 if TYPE_CHECKING:
     from bpqp_bench.statistics import Ratio
 
-__all__ = ["regress"]
-
 
 @click.command("regress")
 @click.argument("base")
@@ -44,7 +42,8 @@ def regress(
     from rich.console import Console
     from rich.table import Table
 
-    from bpqp_bench.tracking.regression import RegressionConfig, alarms, check_regression, checkout
+    from bpqp_bench.tracking.checkouts import checkout
+    from bpqp_bench.tracking.regression import RegressionConfig, alarms, check_regression
 
     default = RegressionConfig()
     config = RegressionConfig(

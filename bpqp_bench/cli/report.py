@@ -8,8 +8,6 @@ import click
 
 from bpqp_bench.cli.options import plugin_folders
 
-__all__ = ["compare", "export", "report"]
-
 _RUN = click.Path(path_type=Path)
 
 

@@ -13,8 +13,6 @@ from bpqp_bench.cli.options import new_run_path, plugin_folders
 if TYPE_CHECKING:
     from bpqp_bench.report.model import Suite
 
-__all__ = ["reproduce", "run_suite", "suite_options"]
-
 _REPORT_S = 20.0
 
 
@@ -65,9 +63,10 @@ def run_suite(
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.report import render_report
     from bpqp_bench.report.tables import all_requests
-    from bpqp_bench.runner.execute import Options, execute, open_run
+    from bpqp_bench.runner.execute import execute, open_run
     from bpqp_bench.runner.plan import make_plan
     from bpqp_bench.runner.profiles import profile
+    from bpqp_bench.runner.schedule import Options
     from bpqp_bench.runner.time_left import Work
     from bpqp_bench.tasks.task import find_task
 

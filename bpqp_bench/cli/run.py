@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.runner.plan import Plan
 
-__all__ = ["replay", "run"]
-
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -97,8 +95,9 @@ def run(
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.results.overview import all_failed, overview
-    from bpqp_bench.runner.execute import Executor, Options, execute, open_run
+    from bpqp_bench.runner.execute import Executor, execute, open_run
     from bpqp_bench.runner.plan import Shard
+    from bpqp_bench.runner.schedule import Options
 
     registry = Registry(methods_dirs, problems_dirs)
     for plugin in registry.broken:
@@ -224,8 +223,8 @@ def _planned(registry: Registry, profile_name: str | None, asked: dict[str, Any]
 def _kept(path: Path) -> tuple[Plan, str | None, tuple[str, ...], Any]:
     from bpqp_bench.errors import ResultsError
     from bpqp_bench.results.run_directory import read_config
-    from bpqp_bench.runner.execute import Options
     from bpqp_bench.runner.plan import Plan
+    from bpqp_bench.runner.schedule import Options
 
     config = read_config(path)
     try:

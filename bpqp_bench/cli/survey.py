@@ -8,8 +8,6 @@ import click
 
 from bpqp_bench.cli.reproduce import run_suite, suite_options
 
-__all__ = ["survey"]
-
 
 @click.command("survey")
 @suite_options

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.tasks.task import Task
 
-__all__ = ["render_task", "task_command"]
-
 
 def task_command(name: str) -> click.Command:
     """Return the command of a task."""

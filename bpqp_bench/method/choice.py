@@ -10,8 +10,6 @@ from bpqp_bench.method.contract import Method, Variant
 from bpqp_bench.problem.family import FamilyChoice
 from bpqp_bench.problem.parameters import Parameters
 
-__all__ = ["MethodChoice"]
-
 
 @dataclass(frozen=True)
 class MethodChoice:

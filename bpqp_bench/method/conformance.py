@@ -37,8 +37,6 @@ from bpqp_bench.reference.accuracy import (
     solution_accuracy,
 )
 
-__all__ = ["LIMITS", "REPEAT_LIMIT", "CheckResult", "check_method"]
-
 REPEAT_LIMIT = 1e-9  # relative difference between two answers to one question
 LIMITS = (
     f"limits: 1−cos ≤ {COSINE_RIGHT:g} and relative error ≤ {ERROR_RIGHT:g} of each gradient, "

@@ -25,8 +25,6 @@ from bpqp_bench.problem.instance import (
 from bpqp_bench.problem.parameters import Parameters, format_spec, typed_parameters
 from bpqp_bench.problem.solution import Solution
 
-__all__ = ["Data", "Framework", "FrameworkArray", "Method", "Variant"]
-
 Framework = Literal["numpy", "torch", "jax"]
 # np.ndarray, torch.Tensor or jax.Array; sparse matrices are SciPy CSC, or torch CSR.
 FrameworkArray: TypeAlias = Any

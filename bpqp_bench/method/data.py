@@ -17,8 +17,6 @@ import scipy.sparse as sp
 from bpqp_bench.method.contract import Data, FrameworkArray, Method
 from bpqp_bench.problem.instance import DATA_NAMES, Array, Instance, Matrix
 
-__all__ = ["from_numpy", "make_data", "make_upstream", "synchronizer", "to_numpy"]
-
 
 def make_data(instances: Sequence[Instance], method: Method) -> list[Data]:
     """Return what a method is called with: one element a call.

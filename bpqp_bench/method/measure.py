@@ -19,8 +19,6 @@ from bpqp_bench.method.phase_clock import PassTime, PhaseClock
 from bpqp_bench.problem.instance import Instance, Matrix
 from bpqp_bench.problem.solution import Solution
 
-__all__ = ["Answer", "Call", "answer_fault", "clock_for", "judged_status", "measure_call"]
-
 # Relative violation of the constraints up to which a point whose library reports no status is a
 # solution, and beyond which it is none at all.
 _SOLVED, _NO_POINT = 1e-6, 1e-2

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from bpqp_bench.errors import BenchError
 
-__all__ = ["PHASES", "PassTime", "PhaseClock"]
-
 _T = TypeVar("_T")
 
 PHASES = ("prepare", "setup", "solve", "extract")

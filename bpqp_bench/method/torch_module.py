@@ -30,8 +30,6 @@ from bpqp_bench.method.measure import judged_status
 from bpqp_bench.method.phase_clock import PassTime, PhaseClock
 from bpqp_bench.problem.instance import DATA_NAMES, Array, Instance, Matrix
 
-__all__ = ["Choice", "LayerTimes", "MethodLayer"]
-
 
 class Choice(Protocol):
     """What makes a method: a `bpqp_bench.plugins.registry.MethodChoice`, or anything alike."""

@@ -15,8 +15,6 @@ from bpqp_bench.problem.family import FamilyChoice
 from bpqp_bench.problem.instance import Instance, Size
 from bpqp_bench.reference import NoReferenceError, compute_reference
 
-__all__ = ["check_family"]
-
 _SEEDS = (0, 1, 2)
 _SIZE = Size(12, 4)
 _PLANTED = 1e-8  # residual of what was planted, relative to the data

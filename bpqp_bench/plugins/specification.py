@@ -6,8 +6,6 @@ import re
 
 from bpqp_bench.errors import SpecError
 
-__all__ = ["parse_spec"]
-
 _SPEC = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(\[(?P<body>[^\[\]]*)\])?")
 
 

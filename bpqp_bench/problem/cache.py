@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["CACHE_VARIABLE", "cache_directory"]
-
 CACHE_VARIABLE = "BPQP_BENCH_CACHE"
 
 

@@ -13,8 +13,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.problem.instance import Array, Instance, ProblemClass, Size
 from bpqp_bench.problem.parameters import Parameters, format_spec, typed_parameters
 
-__all__ = ["TEMPLATE_SEED", "Family", "FamilyChoice", "draw"]
-
 # Seed of the instance given to `Method.build`; measured seeds stay below it.
 TEMPLATE_SEED = 2**31
 

@@ -15,8 +15,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.problem.instance import Instance
 from bpqp_bench.problem.two_sided import DENSE_UP_TO, one_sided
 
-__all__ = ["DATA_VARIABLE", "data_folders", "read_mat", "read_npz", "read_qps"]
-
 # Names a folder of problem files; the command line's --data-dir sets it.
 DATA_VARIABLE = "BPQP_BENCH_DATA"
 

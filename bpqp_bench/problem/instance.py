@@ -18,19 +18,6 @@ from numpy.typing import NDArray
 
 from bpqp_bench.errors import InstanceError, SpecError
 
-__all__ = [
-    "DATA_NAMES",
-    "PROBLEM_CLASSES",
-    "Array",
-    "Instance",
-    "Matrix",
-    "Planted",
-    "ProblemClass",
-    "Residuals",
-    "SecondOrderCone",
-    "Size",
-]
-
 Array = NDArray[np.float64]
 # Array | scipy.sparse.csc_matrix; SciPy carries no types, so a checker cannot say more.
 Matrix: TypeAlias = Any

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from bpqp_bench.errors import SpecError
 
-__all__ = ["Parameters", "format_spec", "typed_parameters"]
-
 Parameters = Mapping[str, object]
 
 

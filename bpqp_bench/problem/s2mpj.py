@@ -19,8 +19,6 @@ from bpqp_bench.problem.family import Family
 from bpqp_bench.problem.instance import Array, Instance, ProblemClass, Size
 from bpqp_bench.problem.two_sided import DENSE_UP_TO, nearby_q, one_sided
 
-__all__ = ["cutest_family", "load_s2mpj"]
-
 _CONVEX = 1e-12  # negative curvature beside the largest that is still rounding
 
 

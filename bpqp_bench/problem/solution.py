@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from bpqp_bench.problem.instance import Matrix
 
-__all__ = ["Solution"]
-
 
 @dataclass(frozen=True, eq=False)
 class Solution:

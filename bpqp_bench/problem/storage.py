@@ -13,8 +13,6 @@ import scipy.sparse as sp
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.problem.instance import DATA_NAMES, Instance, Matrix, SecondOrderCone, Size
 
-__all__ = ["from_arrays", "get", "load_instance", "put", "save_instance", "to_arrays"]
-
 Arrays = dict[str, Any]
 _PARTS = ("data", "indices", "indptr", "shape")
 

@@ -9,8 +9,6 @@ import scipy.sparse as sp
 
 from bpqp_bench.problem.instance import Array, Instance, Matrix
 
-__all__ = ["DENSE_UP_TO", "nearby_q", "one_sided"]
-
 # Problems of other people are stored dense up to so many variables, sparse beyond.
 DENSE_UP_TO = 700
 _INFINITE = 1e19  # 1e20 means "none" in the field's files, and some have it with rounding

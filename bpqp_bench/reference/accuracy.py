@@ -11,15 +11,6 @@ from bpqp_bench.problem.instance import Array, Instance, Matrix
 from bpqp_bench.problem.solution import Solution
 from bpqp_bench.reference.solution import ReferenceSolution
 
-__all__ = [
-    "COSINE_RIGHT",
-    "ERROR_RIGHT",
-    "ZERO_GRADIENT",
-    "Accuracy",
-    "gradient_accuracy",
-    "solution_accuracy",
-]
-
 # A gradient is right up to here (docs/reading-the-tables.md).
 COSINE_RIGHT = 1e-6  # 1 − cosine similarity
 ERROR_RIGHT = 1e-3  # relative Euclidean error

@@ -14,8 +14,6 @@ import scipy.sparse as sp
 from bpqp_bench.problem.instance import Array, Instance
 from bpqp_bench.reference.extended import DD
 
-__all__ = ["Ball", "is_ball", "solve_ball"]
-
 
 @dataclass(frozen=True, eq=False)
 class Ball:

@@ -20,8 +20,6 @@ from bpqp_bench.problem.instance import Array, Instance, Matrix
 from bpqp_bench.reference.compute import compute_reference
 from bpqp_bench.reference.solution import Certificate, ReferenceSolution
 
-__all__ = ["ReferenceCache"]
-
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 

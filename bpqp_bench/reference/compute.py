@@ -20,8 +20,6 @@ from bpqp_bench.reference.socp_active_set import solve_conic
 from bpqp_bench.reference.socp_interior_point import group_cones
 from bpqp_bench.reference.solution import Certificate, NoReferenceError, ReferenceSolution
 
-__all__ = ["compute_reference"]
-
 _MAX_DIMENSION = 12_000  # n + neq + nineq: the dense KKT matrix then takes 1.2 GB, twice
 _DENSE_AT_LEAST_TRIED = 3_000  # n + neq + nineq up to which sparse data get a dense second try
 _WORTH_SPARSE = 10_000  # entries of P, A and G below which zeros save nothing

@@ -20,8 +20,6 @@ import numpy as np
 
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["DD", "ExactProduct", "concatenate", "outer_sum"]
-
 _SPLITTER = 2.0**27 + 1.0
 _BITS = 116  # of a product that are kept, counted from its largest possible term
 _MAX_SLICES = 8

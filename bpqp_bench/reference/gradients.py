@@ -23,8 +23,6 @@ import scipy.sparse as sp
 from bpqp_bench.problem.instance import Array, Instance, Matrix
 from bpqp_bench.reference.extended import DD, outer_sum
 
-__all__ = ["Triple", "assemble_gradients"]
-
 
 @dataclass(frozen=True, eq=False)
 class Triple:

@@ -18,8 +18,6 @@ from scipy.linalg import lapack
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference.extended import DD, ExactProduct
 
-__all__ = ["KKTSystem", "Refined", "null_directions", "rank_deficiency"]
-
 _STEPS = 60
 _TARGET = 1e-24  # relative correction at which refinement ends
 _RANK = 1e-12  # relative singular value below which rows count as dependent

@@ -12,8 +12,6 @@ from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference.extended import DD
 from bpqp_bench.reference.kkt import KKTSystem, Refined
 
-__all__ = ["DEGENERATE_MARGIN", "Mask", "Point", "RowSolution", "Units"]
-
 Mask = NDArray[np.bool_]
 
 # A margin below this is not told from zero: the data's own rounding moves it that far.

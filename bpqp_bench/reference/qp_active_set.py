@@ -26,8 +26,6 @@ from bpqp_bench.reference.qp_interior_point import (
 )
 from bpqp_bench.reference.solution import NoReferenceError, not_certified, unbounded
 
-__all__ = ["solve_quadratic"]
-
 _FEASIBLE = 1e-18  # relative violation or negative multiplier that is still rounding
 _SINGULAR = 1e14  # scaled condition number from which ranks are examined
 _SHIFT = 1e-8  # of the proximal iteration on a singular system

@@ -21,8 +21,6 @@ from scipy.linalg import lapack
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference.solution import NoReferenceError, unbounded
 
-__all__ = ["Iterate", "Quadratic", "interior_point", "range_space", "solve_on_rows"]
-
 _ITERATIONS = 100
 _SMALLEST_GAP = 1e-20
 _ABSENT = 1e40

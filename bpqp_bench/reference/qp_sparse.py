@@ -27,8 +27,6 @@ from bpqp_bench.reference.sparse import (
     is_positive_semidefinite,
 )
 
-__all__ = ["solve_sparse"]
-
 _FEASIBLE = 1e-18  # as in qp_active_set
 _ROUGH = 1e-11  # largest fault of a point that is returned, marked with it
 _GAP = 1e-8  # relative error of the objective that such a point may have

@@ -31,8 +31,6 @@ from bpqp_bench.reference.socp_interior_point import (
 )
 from bpqp_bench.reference.solution import not_certified
 
-__all__ = ["solve_conic"]
-
 Index = NDArray[np.intp]
 
 _CONVERGED = 1e-5  # gap from which guesses are tried: a wrong one costs little and is seen

@@ -21,8 +21,6 @@ from bpqp_bench.problem.instance import Array, Matrix, SecondOrderCone
 from bpqp_bench.reference.qp_interior_point import Quadratic
 from bpqp_bench.reference.solution import NoReferenceError, unbounded
 
-__all__ = ["ConeGroup", "ConicIterate", "group_cones", "interior_point_conic"]
-
 _ITERATIONS = 100
 _SMALLEST_GAP = 1e-14
 _FARKAS = 1e-10

@@ -9,15 +9,6 @@ from typing import Literal
 from bpqp_bench.errors import BenchError
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = [
-    "Certificate",
-    "NoReferenceError",
-    "Reference",
-    "ReferenceSolution",
-    "not_certified",
-    "unbounded",
-]
-
 Cause = Literal["infeasible", "unbounded", "not-convex", "not-converged", "too-large", "input"]
 
 

@@ -17,8 +17,6 @@ from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference.extended import DD
 from bpqp_bench.reference.kkt import KKTSystem
 
-__all__ = ["SparseExactProduct", "SparseKKTSystem", "is_positive_semidefinite"]
-
 _SHIFTS = (1e-8, 1e-7, 1e-6)  # the next one where rounding has spoilt the signs of the pivots
 _PROBES = 40  # null dimensions of each kind that can be counted
 _COUNTED_FROM = 0.01  # of 1/shift: condition from which null dimensions are looked for

@@ -12,8 +12,6 @@ from bpqp_bench.report.tables.efficiency import METHODS
 from bpqp_bench.report.text import outcome_text
 from bpqp_bench.results.cells import Cells
 
-__all__ = ["choices", "looks"]
-
 # After Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too light.
 _KNOWN = {
     "bpqp": "#D55E00",

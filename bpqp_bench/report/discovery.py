@@ -7,8 +7,6 @@ import pkgutil
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["discover"]
-
 _T = TypeVar("_T")
 
 

@@ -17,8 +17,6 @@ from bpqp_bench.report.tables._common import Place, method_cell, table_sizes, ti
 from bpqp_bench.report.text import tiny
 from bpqp_bench.runner.profiles import PROFILES
 
-__all__ = ["BEGIN", "END", "document_sections", "replace_section"]
-
 BEGIN = "<!-- reference:begin -->"
 END = "<!-- reference:end -->"
 _FIGURE = "times-call.svg"

@@ -19,8 +19,6 @@ from bpqp_bench.results.run_directory import load_measurements, to_frame
 from bpqp_bench.results.store import read_json
 from bpqp_bench.runner.profiles import Profile, profile
 
-__all__ = ["Inputs", "MethodName", "Names", "load_inputs"]
-
 
 @dataclass(frozen=True)
 class MethodName:

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from bpqp_bench.report.markdown import Footnotes
 from bpqp_bench.report.model import Cell, Column, Panel, Table
 
-__all__ = ["document", "escape", "table_latex"]
-
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

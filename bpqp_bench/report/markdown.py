@@ -6,8 +6,6 @@ import re
 
 from bpqp_bench.report.model import Cell, Panel, Table
 
-__all__ = ["Footnotes", "panel_markdown", "plain", "table_markdown"]
-
 
 class Footnotes:
     """Numbers footnotes in order of appearance; equal texts share a number."""

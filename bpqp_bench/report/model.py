@@ -14,19 +14,6 @@ from bpqp_bench.runner.profiles import Profile
 if TYPE_CHECKING:
     from bpqp_bench.report.inputs import Inputs
 
-__all__ = [
-    "Cell",
-    "Column",
-    "Drawing",
-    "FigureModule",
-    "Panel",
-    "Row",
-    "Suite",
-    "Table",
-    "TableModule",
-    "Tone",
-]
-
 Tone = Literal["", "fail", "missing", "best", "muted", "wrong"]
 # The command that measures for a table: the paper's tables and claims, or today's questions.
 Suite = Literal["reproduce", "survey"]

@@ -25,8 +25,6 @@ from bpqp_bench.report.markdown import Footnotes
 from bpqp_bench.report.model import Cell, Column, Drawing, Panel, Table
 from bpqp_bench.results.store import write_file
 
-__all__ = ["page"]
-
 _TONE = {REPRODUCED: "good", NOT: "bad", UNTESTED: "none", MIXED: "mixed"}
 _SIGN = {REPRODUCED: "✓", NOT: "✗", UNTESTED: "?"}
 

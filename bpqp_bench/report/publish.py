@@ -12,8 +12,6 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.render import read_run, render_inputs
 from bpqp_bench.results.run_directory import MEASUREMENTS
 
-__all__ = ["compress", "publish_reference"]
-
 # The page is rendered from the measurements by `bpqp-bench report`; it would double the size.
 _NOT_KEPT = ("index.html",)
 _KEPT_FOLDER = "portfolio"

@@ -12,16 +12,6 @@ from importlib import resources
 
 import pandas as pd
 
-__all__ = [
-    "SOURCE",
-    "Published",
-    "claims",
-    "published_accuracy",
-    "published_portfolio",
-    "published_time",
-    "table",
-]
-
 SOURCE = "Pan et al., 2023 version of arXiv 2411.19285 (16-core Xeon E5-2630 v3; qpth on a GPU)"
 
 # What the paper calls the method whose registry name is the key: the method as tuned here, and

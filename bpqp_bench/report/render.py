@@ -23,16 +23,6 @@ from bpqp_bench.report.page import page
 from bpqp_bench.report.tables import belongs, render_tables, requested_methods
 from bpqp_bench.results.export import inert
 
-__all__ = [
-    "draw_figures",
-    "read_run",
-    "render_inputs",
-    "render_report",
-    "save_drawings",
-    "write_claims",
-    "write_table",
-]
-
 _SCALE = 2.0  # pixels of a PNG for each of the SVG
 
 

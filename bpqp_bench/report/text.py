@@ -7,18 +7,6 @@ import math
 from bpqp_bench.results.cells import Outcome
 from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, Ratio, Summary
 
-__all__ = [
-    "as_published",
-    "interval",
-    "memory",
-    "middle_half",
-    "outcome_text",
-    "plus_minus",
-    "ratio",
-    "significant",
-    "tiny",
-]
-
 
 def significant(value: float, digits: int = 3) -> str:
     """Print to so many significant digits, thousands separated, without an exponent."""

@@ -15,21 +15,6 @@ from numpy.typing import NDArray
 from bpqp_bench.problem.instance import Size
 from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT, ZERO_GRADIENT
 
-__all__ = [
-    "PASSES",
-    "PROTOCOLS",
-    "Cells",
-    "Gradient",
-    "Outcome",
-    "Pass",
-    "Protocol",
-    "Setting",
-    "State",
-    "add_times",
-    "settings",
-    "sort_sizes",
-]
-
 Pass = Literal["forward", "backward", "total"]
 Protocol = Literal["call", "solver"]
 State = Literal["measured", "timeout", "failed", "unsupported", "unavailable", "missing"]

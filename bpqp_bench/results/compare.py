@@ -12,18 +12,6 @@ import pandas as pd
 from bpqp_bench.results.cells import PROTOCOLS, Cells, Pass, Protocol
 from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, Ratio, paired_ratio
 
-__all__ = [
-    "MACHINE_FIELDS",
-    "NOISE",
-    "Agreement",
-    "Change",
-    "agreement",
-    "compare_runs",
-    "different_loads",
-    "different_machines",
-    "to_frame",
-]
-
 # A change below this is not called one even when its interval excludes 1: from one run to the
 # next a whole process can come out a few per cent faster or slower (memory layout, frequency),
 # which the scatter within a run does not show.

@@ -20,8 +20,6 @@ import psutil
 import bpqp_bench
 from bpqp_bench.plugins.registry import Registry
 
-__all__ = ["code_hash", "describe_environment", "source_hash"]
-
 # Beside the libraries of the methods: what instances and references are made with.
 _OWN = ("numpy", "scipy")
 # What a measurement depends on; the rest keeps, reads or shows results.

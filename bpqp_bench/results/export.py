@@ -9,8 +9,6 @@ import pandas as pd
 
 from bpqp_bench.errors import SpecError
 
-__all__ = ["export_frame", "inert"]
-
 
 def export_frame(frame: pd.DataFrame, target: Path) -> None:
     """Write the frame as Parquet or CSV, by the file's ending.

@@ -18,16 +18,6 @@ from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 from bpqp_bench.results.store import json_records
 
-__all__ = [
-    "MEASUREMENT",
-    "SCHEMA",
-    "Measurement",
-    "Role",
-    "Status",
-    "content_key",
-    "method_of_schema_1",
-]
-
 SCHEMA = 2
 
 

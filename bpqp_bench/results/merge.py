@@ -16,8 +16,6 @@ from bpqp_bench.results.run_directory import (
 )
 from bpqp_bench.results.store import read_json
 
-__all__ = ["merge_runs"]
-
 
 def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False) -> int:
     """Write the measurements of several runs, each key once, to a new run directory.

@@ -10,8 +10,6 @@ from statistics import median
 from bpqp_bench.problem.instance import Size
 from bpqp_bench.results.measurement import Measurement, Status
 
-__all__ = ["Row", "all_failed", "overview", "rank"]
-
 _BY_ERROR = (Status.ERROR, Status.CRASH, Status.NON_FINITE, Status.WRONG_SHAPE)
 
 

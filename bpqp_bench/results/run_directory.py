@@ -21,16 +21,6 @@ from bpqp_bench.results.store import RecordStore, lock_folder, read_json, refuse
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "MEASUREMENTS",
-    "RunDirectory",
-    "load_measurements",
-    "merge_measurements",
-    "read_config",
-    "to_frame",
-    "write_json",
-]
-
 MEASUREMENTS = "measurements.jsonl"
 # What a run may leave that is ended while its directory is being made.
 _BEFORE_CONFIG = (".lock", "environment.json")

@@ -22,17 +22,6 @@ import msgspec
 
 from bpqp_bench.errors import ResultsError
 
-__all__ = [
-    "RecordStore",
-    "Records",
-    "json_records",
-    "lock_folder",
-    "read_json",
-    "refuse_links",
-    "write_file",
-    "write_json",
-]
-
 R = TypeVar("R")
 
 

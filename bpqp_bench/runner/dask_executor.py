@@ -35,8 +35,6 @@ from bpqp_bench.runner.worker_client import Folders
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["DaskExecutor"]
-
 _LOG_KEPT = 2**20  # of each log of a worker machine, its end
 
 

@@ -12,23 +12,14 @@ import psutil
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.results.environment import code_hash, describe_environment
 from bpqp_bench.results.measurement import SCHEMA
-from bpqp_bench.results.run_directory import RunDirectory, write_json
+from bpqp_bench.results.run_directory import RunDirectory
+from bpqp_bench.results.store import write_json
 from bpqp_bench.runner.memory_limit import total_memory
 from bpqp_bench.runner.plan import Plan
 from bpqp_bench.runner.schedule import LocalRun, Options
 from bpqp_bench.runner.time_left import TimeLeft
 from bpqp_bench.runner.time_split import RunSummary
 from bpqp_bench.runner.worker_client import Folders
-
-__all__ = [
-    "Executor",
-    "LocalExecutor",
-    "Options",
-    "execute",
-    "open_run",
-    "required_libraries",
-    "run_config",
-]
 
 _BUSY = 0.5  # load per core beyond which somebody else is computing
 

@@ -12,8 +12,6 @@ import tempfile
 import time
 from typing import Literal
 
-__all__ = ["Heartbeat", "Stage"]
-
 Stage = Literal["idle", "import", "build", "forward", "backward", "other"]
 _STAGES: tuple[Stage, ...] = ("idle", "import", "build", "forward", "backward", "other")
 _COUNT = 8  # room for the stages in the low bits of a time in nanoseconds

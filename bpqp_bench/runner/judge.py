@@ -43,8 +43,6 @@ from bpqp_bench.runner.messages import (
 )
 from bpqp_bench.runner.shared_arrays import read_shared, write_shared
 
-__all__ = ["REQUESTS", "JudgeServer"]
-
 REQUESTS = Draw | Prefetch | FindReference | Judge | Adopt | Close
 
 # Gradients of matrices at the largest sizes take hundreds of megabytes each; not kept on disk.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["free_memory", "total_memory"]
-
 _ROOT = Path("/")
 
 

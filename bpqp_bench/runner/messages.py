@@ -23,37 +23,6 @@ from bpqp_bench.problem.storage import from_arrays, get, put, to_arrays
 from bpqp_bench.reference.accuracy import Accuracy
 from bpqp_bench.reference.solution import Reference
 
-__all__ = [
-    "Adopt",
-    "AnswerData",
-    "Build",
-    "Built",
-    "CallMethod",
-    "Called",
-    "Channel",
-    "Close",
-    "Done",
-    "Draw",
-    "Drawn",
-    "Drop",
-    "Failure",
-    "FindReference",
-    "Found",
-    "Judge",
-    "Judged",
-    "Prefetch",
-    "ProtocolError",
-    "Request",
-    "Setting",
-    "Start",
-    "decode",
-    "encode",
-    "pack_answer",
-    "plain",
-    "plain_text",
-    "unpack_answer",
-]
-
 _T = TypeVar("_T")
 _HEAD = struct.Struct(">4sQQ")
 _MAGIC = b"bpqp"

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-__all__ = ["compare_layers", "data_family", "layers_here", "measure_layers", "plan_layers"]
-
 
 def compare_layers(
     P: ArrayLike,

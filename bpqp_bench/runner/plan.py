@@ -17,18 +17,6 @@ from bpqp_bench.problem.instance import DATA_NAMES, Size
 if TYPE_CHECKING:
     from bpqp_bench.plugins.registry import Registry
 
-__all__ = [
-    "NO_WARMUP_S",
-    "UPSTREAMS",
-    "Block",
-    "Cell",
-    "Plan",
-    "Request",
-    "Shard",
-    "batch_seeds",
-    "make_plan",
-]
-
 # A call that takes longer than this feels no warm-up; further ones would only cost.
 NO_WARMUP_S = 2.0
 _MAX_INSTANCES = 1_000_000

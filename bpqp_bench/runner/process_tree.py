@@ -17,8 +17,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["TOKEN", "Guard", "end_tree", "resident_memory"]
-
 TOKEN = "BPQP_BENCH_PROCESS_TREE"
 
 # Waits until the run is gone, of which the end of its input tells, and ends what it has left.

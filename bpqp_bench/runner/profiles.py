@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from bpqp_bench.errors import SpecError
 
-__all__ = ["PROFILES", "Profile", "profile"]
-
 
 @dataclass(frozen=True)
 class Profile:

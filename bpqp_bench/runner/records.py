@@ -15,15 +15,6 @@ from bpqp_bench.results.measurement import Measurement, Role, Status, content_ke
 from bpqp_bench.runner.messages import Called, Judged
 from bpqp_bench.runner.plan import Block, Cell
 
-__all__ = [
-    "Outcome",
-    "Problem",
-    "from_reply",
-    "is_fatal",
-    "make_measurement",
-    "measurement_key",
-]
-
 # The solver's own words for an answer that it stands by; "approximate" is that of a learned one.
 _ANSWERED = ("solved", "approximate")
 _FATAL = (

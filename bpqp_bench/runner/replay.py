@@ -24,8 +24,6 @@ from bpqp_bench.runner.time_split import Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, memory_default
 from bpqp_bench.runner.worker_pool import SharedBatch, WorkerPool, group_of
 
-__all__ = ["keep_inputs", "replay_call"]
-
 _KEPT = (
     *(Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.CRASH),
     *(Status.ERROR, Status.NON_FINITE, Status.WRONG_SHAPE),

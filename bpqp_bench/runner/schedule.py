@@ -24,8 +24,6 @@ from bpqp_bench.runner.time_split import RunSummary, Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, memory_default
 from bpqp_bench.runner.worker_pool import Group, SharedBatch, WorkerPool, group_of
 
-__all__ = ["LocalRun", "Options"]
-
 # References of larger instances are computed when their turn comes.
 _LARGEST_PREFETCHED = 500
 # Of importing the libraries of a method, and of building for a small problem, about.

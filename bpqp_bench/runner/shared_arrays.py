@@ -17,8 +17,6 @@ import numpy as np
 from bpqp_bench.problem.instance import Instance
 from bpqp_bench.problem.storage import from_arrays, to_arrays
 
-__all__ = ["read_shared", "write_shared"]
-
 _LENGTH = struct.Struct("<Q")
 
 

@@ -11,8 +11,6 @@ from math import exp, inf, log
 
 from bpqp_bench.runner.progress import Progress, Silent, State
 
-__all__ = ["Kind", "TimeLeft", "Work"]
-
 Kind = tuple[str, ...]
 _RECENT = 8  # steps that a pace is a mean of: what comes next is like what came last
 _SHOW_EVERY_S = 0.2

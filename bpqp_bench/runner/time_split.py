@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Part", "RunSummary", "Stopwatch", "TimeSplit"]
-
 Part = Literal["calls", "builds", "references", "start", "draw", "judge", "write", "other"]
 
 

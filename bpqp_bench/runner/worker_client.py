@@ -27,8 +27,6 @@ from bpqp_bench.runner.messages import (
 )
 from bpqp_bench.runner.process_tree import end_tree, resident_memory
 
-__all__ = ["Folders", "Limits", "Worker", "WorkerFailure", "memory_default", "worker_environment"]
-
 _Reply = TypeVar("_Reply", bound=Done)
 Folders = tuple[tuple[Path, ...], tuple[Path, ...]]
 

@@ -56,8 +56,6 @@ from bpqp_bench.runner.messages import (
 )
 from bpqp_bench.runner.shared_arrays import read_shared
 
-__all__ = ["MethodServer", "main", "serve"]
-
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "800"  # of 1000: if the system must end a process, then a worker and not the run
 

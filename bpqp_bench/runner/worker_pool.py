@@ -39,8 +39,6 @@ from bpqp_bench.runner.records import Outcome, Problem, from_reply
 from bpqp_bench.runner.time_split import Stopwatch
 from bpqp_bench.runner.worker_client import Folders, Limits, Worker, WorkerFailure, memory_default
 
-__all__ = ["Group", "SharedBatch", "WorkerPool", "group_of"]
-
 _Reply = TypeVar("_Reply", bound=Done)
 Group = tuple[str, int, str]  # method class, threads, device
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from bpqp_bench.runner.profiles import Profile
     from bpqp_bench.runner.time_left import TimeLeft, Work
 
-__all__ = ["Task", "find_task", "setting"]
-
 
 @dataclass(frozen=True)
 class Task:

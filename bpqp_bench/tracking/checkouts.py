@@ -30,8 +30,6 @@ from bpqp_bench.runner.messages import (
 from bpqp_bench.runner.shared_arrays import write_shared
 from bpqp_bench.runner.worker_client import Limits, Worker, WorkerFailure, memory_default
 
-__all__ = ["SideProcess", "checkout"]
-
 _LIMIT_S = 600.0
 _Reply = TypeVar("_Reply", bound=Done)
 

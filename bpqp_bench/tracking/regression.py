@@ -31,9 +31,7 @@ from bpqp_bench.problem.instance import Array, Size
 from bpqp_bench.reference import ReferenceSolution, compute_reference
 from bpqp_bench.reference.accuracy import gradient_accuracy
 from bpqp_bench.statistics import Ratio, paired_ratio
-from bpqp_bench.tracking.checkouts import SideProcess, checkout
-
-__all__ = ["CellVerdict", "RegressionConfig", "alarms", "check_regression", "checkout"]
+from bpqp_bench.tracking.checkouts import SideProcess
 
 _Cell = tuple[str, str, str]
 _SIDES = ("base", "head")

@@ -21,7 +21,7 @@ from bpqp_bench.method.measure import Answer
 from bpqp_bench.problem.instance import SecondOrderCone
 from bpqp_bench.results.measurement import Measurement
 from bpqp_bench.results.run_directory import load_measurements
-from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.execute import execute, open_run
 from bpqp_bench.runner.messages import (
     AnswerData,
     CallMethod,
@@ -35,6 +35,7 @@ from bpqp_bench.runner.messages import (
     unpack_answer,
 )
 from bpqp_bench.runner.plan import Request, make_plan
+from bpqp_bench.runner.schedule import Options
 from bpqp_bench.runner.shared_arrays import read_shared, write_shared
 
 KINDS = {

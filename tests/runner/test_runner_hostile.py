@@ -13,8 +13,9 @@ from places import ADAPTERS
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.results.measurement import Measurement
 from bpqp_bench.results.run_directory import load_measurements
-from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.execute import execute, open_run
 from bpqp_bench.runner.plan import Plan, Request, make_plan
+from bpqp_bench.runner.schedule import Options
 from bpqp_bench.runner.time_split import RunSummary
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,10 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.instance import Size
 from bpqp_bench.problem.storage import load_instance, save_instance
 from bpqp_bench.results.run_directory import load_measurements
-from bpqp_bench.runner.execute import Options, execute, open_run
+from bpqp_bench.runner.execute import execute, open_run
 from bpqp_bench.runner.plan import Request, make_plan
 from bpqp_bench.runner.replay import replay_call
+from bpqp_bench.runner.schedule import Options
 from bpqp_bench.runner.time_split import RunSummary
 
 FOLDERS = ((ADAPTERS,), (ADAPTERS / "families",))

@@ -22,12 +22,12 @@ from bpqp_bench.errors import BenchError, ResultsError
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.reference import compute_reference
 from bpqp_bench.tracking import regression
+from bpqp_bench.tracking.checkouts import checkout
 from bpqp_bench.tracking.regression import (
     CellVerdict,
     RegressionConfig,
     alarms,
     check_regression,
-    checkout,
 )
 
 

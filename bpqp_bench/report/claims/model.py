@@ -6,19 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = [
-    "MIXED",
-    "NOT",
-    "REPRODUCED",
-    "UNTESTED",
-    "Finding",
-    "Judged",
-    "Verdict",
-    "by_readings",
-    "overall",
-    "untested",
-]
-
 Verdict = Literal["reproduced", "not reproduced", "can't be tested here", "depends on the reading"]
 REPRODUCED: Verdict = "reproduced"
 NOT: Verdict = "not reproduced"

@@ -37,8 +37,6 @@ from bpqp_bench.statistics import paired_ratio
 from bpqp_bench.tasks.portfolio.config import CONTROLS
 from bpqp_bench.tasks.portfolio.results import load_json
 
-__all__ = ["SUMMARY", "c7", "c8", "c9"]
-
 SUMMARY = Path("portfolio") / "summary.csv"
 _SIGNIFICANCE = Path("portfolio") / "significance.json"
 # What a difference says of a claim that the first method is the better one, or the worse one.

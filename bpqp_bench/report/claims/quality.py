@@ -27,8 +27,6 @@ from bpqp_bench.report.text import interval, outcome_text, significant, tiny
 from bpqp_bench.results.cells import PROTOCOLS
 from bpqp_bench.runner.profiles import PROFILES
 
-__all__ = ["c5", "c10", "c11"]
-
 _SAME = 1e-9
 _ACCURATE = 1e-6
 _LINEAR = (0.8, 1.2)

@@ -20,18 +20,6 @@ from bpqp_bench.results.cells import Pass
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, paired_ratio
 
-__all__ = [
-    "READINGS",
-    "CellRatio",
-    "Reading",
-    "cell_ratio",
-    "configuration",
-    "contrast",
-    "published_ratio",
-    "table1_sizes",
-    "times",
-]
-
 Clock = Literal["published", "call"]
 
 

@@ -11,8 +11,6 @@ from bpqp_bench.method.phase_clock import PHASES
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.text import significant
 
-__all__ = ["CLOCKS", "machine", "phase_share", "phase_story", "versions"]
-
 CLOCKS = (
     "clock: the authors timed OSQP's solve() alone for BPQP and the inversion alone for Exact, but "
     "whole calls for CVXPY and qpth; the reading on the authors' clock does the same"

@@ -37,8 +37,6 @@ from bpqp_bench.report.tables.efficiency import FAMILIES
 from bpqp_bench.report.text import outcome_text, significant
 from bpqp_bench.runner.profiles import PROFILES
 
-__all__ = ["c1", "c2", "c3", "c4", "c6"]
-
 # The layers of the paper's comparison.
 _LAYERS = ("exact", "cvxpy", "qpth", "altdiff", "jaxopt")
 # The nearest power of ten to a ratio is at least 10 from here on.

@@ -15,16 +15,6 @@ from matplotlib.figure import Figure
 
 from bpqp_bench.report.inputs import MethodName
 
-__all__ = [
-    "RC",
-    "Style",
-    "close_profiles",
-    "draw_steps",
-    "legend_below",
-    "new_figure",
-    "styles",
-]
-
 # After Okabe and Ito, "Color Universal Design" (2008); yellow left out: too light for lines.
 _COLOURS = {
     "bpqp": "#D55E00",

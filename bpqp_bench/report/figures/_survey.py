@@ -9,8 +9,6 @@ from typing import Any
 from bpqp_bench.report.figures._vega import Spec, facets, figure, log, method_scales
 from bpqp_bench.report.inputs import Inputs
 
-__all__ = ["lines"]
-
 _NEEDED = ("label", "row", "column", "x", "ms", "gradient")
 
 

@@ -9,8 +9,6 @@ from bpqp_bench.report.choices import looks
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.tables.efficiency import METHODS, table_methods
 
-__all__ = ["Spec", "facets", "figure", "log", "method_scales", "only", "size_axis"]
-
 Spec = dict[str, Any]
 
 _CONFIG: Spec = {

@@ -10,8 +10,6 @@ from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.accuracy import accuracy_families
 from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
 
-__all__ = ["FIGURE", "largest_common_size"]
-
 # Below this a distance is rounding; a gradient equal to the reference bit by bit goes there too.
 _FLOOR = 1e-17
 

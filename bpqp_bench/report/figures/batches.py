@@ -13,8 +13,6 @@ from bpqp_bench.report.tables._survey import at_best, by_batch, record, rows
 from bpqp_bench.report.tables.batches import batched_problems
 from bpqp_bench.results.cells import PASSES
 
-__all__ = ["FIGURE"]
-
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw the passes across and the sizes down."""

@@ -9,8 +9,6 @@ from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.layers_today import TABLE
 
-__all__ = ["FIGURE"]
-
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw the classes across and the batches down."""

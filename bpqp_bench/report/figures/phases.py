@@ -12,8 +12,6 @@ from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
 from bpqp_bench.report.text import significant
 
-__all__ = ["FIGURE"]
-
 _COLOURS = {
     "prepare": "#56B4E9",
     "setup": "#E69F00",

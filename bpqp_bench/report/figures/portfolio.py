@@ -13,8 +13,6 @@ from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables._portfolio import MARKETS, Results, read_results
 from bpqp_bench.tasks.portfolio.results import PortfolioFolder, RunResult, load_series
 
-__all__ = ["FIGURE"]
-
 _CURVES = (("valid_mse", "MSE (%²)"), ("valid_regret", "regret (%)"), ("valid_ic", "IC"))
 
 

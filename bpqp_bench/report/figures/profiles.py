@@ -15,8 +15,6 @@ from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import performance_profile
 
-__all__ = ["FIGURE"]
-
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw one column per dataset; the upper row counts any answer, the lower right ones."""

@@ -17,8 +17,6 @@ from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.real import judged, methods
 from bpqp_bench.statistics import performance_profile
 
-__all__ = ["FIGURE"]
-
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw the share of all problems that each method has right within a factor of the fastest."""

@@ -16,8 +16,6 @@ from bpqp_bench.results.cells import PASSES, PROTOCOLS, Protocol
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import summarize
 
-__all__ = ["FIGURE"]
-
 _MEANING = {
     "call": "everything that a training step pays",
     "solver": "the solve phase alone, which the authors timed for BPQP",

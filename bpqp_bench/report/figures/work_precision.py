@@ -13,8 +13,6 @@ from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.work_precision import points
 
-__all__ = ["FIGURE"]
-
 _FLOOR = 1e-16  # below this an error is rounding
 
 

@@ -23,31 +23,6 @@ from bpqp_bench.results.cells import PROTOCOLS, Cells, Outcome, Pass, Protocol, 
 from bpqp_bench.runner.profiles import PROFILES, Profile
 from bpqp_bench.statistics import PowerFit, fit_power, summarize
 
-__all__ = [
-    "LEGEND",
-    "MARKS",
-    "NOT_SPLIT",
-    "SCALE",
-    "SETTINGS",
-    "Entry",
-    "Place",
-    "active_text",
-    "base_name",
-    "exponent_entries",
-    "fit_cells",
-    "grid",
-    "is_short",
-    "method_cell",
-    "missing_cell",
-    "number_cell",
-    "places",
-    "published_text",
-    "size_cell",
-    "table_sizes",
-    "time_cell",
-    "with_best",
-]
-
 # What a reader must know of the settings to compare rows fairly; docs/methods.md has the rest.
 SETTINGS = (
     "BPQP and Exact share their forward pass: OSQP at 1e−5 absolute and relative, then the exact "

@@ -22,19 +22,6 @@ from bpqp_bench.tasks.portfolio.results import (
     summary_frame,
 )
 
-__all__ = [
-    "CHOSEN_BY",
-    "MARKETS",
-    "Metric",
-    "Results",
-    "market_note",
-    "metrics_panel",
-    "no_requests",
-    "not_run",
-    "read_results",
-    "tidy",
-]
-
 MARKETS = {
     "qlib": "CSI 500, Qlib's Alpha158",
     "synthetic": "Synthetic factor market",

@@ -15,20 +15,6 @@ from bpqp_bench.results.cells import PASSES, Cells, Setting
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
-__all__ = [
-    "OURS",
-    "QP",
-    "Scope",
-    "ask",
-    "at_best",
-    "batch_cell",
-    "by_batch",
-    "modern",
-    "record",
-    "rows",
-    "scope",
-]
-
 # Half of its inequalities bind; those of the paper's own QPs almost never do.
 QP = "qp-active"
 

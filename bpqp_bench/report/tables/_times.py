@@ -30,8 +30,6 @@ from bpqp_bench.report.text import as_published, interval, plus_minus, significa
 from bpqp_bench.results.cells import PROTOCOLS, Pass, Protocol
 from bpqp_bench.statistics import paired_ratio, summarize
 
-__all__ = ["BASE", "Times", "peak_memory"]
-
 BASE = "bpqp"
 _STATISTICS = ("mean_s", "std_s", "median_s", "ratio_to_bpqp", "ratio_low", "ratio_high")
 

@@ -35,8 +35,6 @@ from bpqp_bench.report.text import tiny
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
 
-__all__ = ["TABLE", "accuracy_families"]
-
 _FURTHER = {"socp-robust": "SOCP (robust)"}
 _SHARES = (0.1, 0.5, 0.9)
 _MOST_INSTANCES = 20

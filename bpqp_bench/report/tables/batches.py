@@ -33,8 +33,6 @@ from bpqp_bench.results.cells import PASSES, Cells, Pass, sort_sizes
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
-__all__ = ["TABLE", "batched_problems"]
-
 _CAPTION = (
     "Milliseconds for one instance, the time of the call divided by its batch; median over calls, "
     "protocol call. Every QP method in its best configuration, on QPs half of whose inequalities "

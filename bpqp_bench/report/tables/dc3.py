@@ -28,8 +28,6 @@ from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
 from bpqp_bench.statistics import PowerFit
 
-__all__ = ["FAMILIES", "OTHERS", "TABLE", "dc3_methods"]
-
 FAMILIES = {"qp[fixed=true]": "QP, fixed data", "lp[fixed=true]": "LP, fixed data"}
 OTHERS = ("exact-solve", "bpqp")
 _CAPTION = (

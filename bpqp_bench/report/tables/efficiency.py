@@ -11,8 +11,6 @@ from bpqp_bench.results.cells import PROTOCOLS
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
 
-__all__ = ["FAMILIES", "LP_ONLY", "METHODS", "TABLE", "table_methods"]
-
 FAMILIES = {"qp": "QP", "lp": "LP", "socp": "SOCP"}
 METHODS = (
     *("exact", "exact-paper", "exact-solve", "cvxpy", "cvxpy-paper", "qpth", "qpth-paper"),

@@ -12,8 +12,6 @@ from bpqp_bench.results.cells import PROTOCOLS, sort_sizes
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
 
-__all__ = ["FAMILY", "METHODS", "TABLE", "large_sizes"]
-
 FAMILY = "qp"
 METHODS = (
     *("exact", "exact-paper", "exact-solve", "altdiff"),

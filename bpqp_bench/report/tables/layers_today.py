@@ -37,8 +37,6 @@ from bpqp_bench.results.cells import PASSES, Cells, Pass
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
-__all__ = ["FAMILIES", "TABLE", "methods", "together"]
-
 FAMILIES = {QP: "QP", "lp": "LP", "socp": "SOCP"}
 
 _CAPTION = (

@@ -20,8 +20,6 @@ from bpqp_bench.report.tables._portfolio import (
 from bpqp_bench.report.text import interval, significant, tiny
 from bpqp_bench.tasks.portfolio.results import PortfolioFolder, load_json
 
-__all__ = ["METRICS", "TABLE"]
-
 METRICS = (
     Metric("MSE", "MSE (%²)", lower=True),
     Metric("IC", "IC", published=True),

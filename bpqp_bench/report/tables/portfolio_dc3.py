@@ -13,8 +13,6 @@ from bpqp_bench.report.tables._portfolio import (
     tidy,
 )
 
-__all__ = ["TABLE"]
-
 _ROWS = ("two-stage", "dc3", "bpqp", "bpqp-fast")
 _METRICS = (
     Metric("MSE", "MSE (%²)", lower=True),

@@ -28,8 +28,6 @@ from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 from bpqp_bench.statistics import shifted_geometric_mean
 
-__all__ = ["REAL", "TABLE", "Verdict", "judged", "methods", "real_families"]
-
 # Families of real problems; tables of random ones leave them out.
 REAL = ("cutest", "cutest-lp", "maros-meszaros", "osqp-class", "mpc")
 # Beside one configuration of each library, where more can be afforded.

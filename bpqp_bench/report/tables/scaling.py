@@ -22,8 +22,6 @@ from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 from bpqp_bench.statistics import PowerFit
 
-__all__ = ["TABLE"]
-
 _CAPTION = (
     "Exponent k of time ∝ nᵏ by least squares on the mean log time of each size, with its 95 % "
     "bootstrap interval over instances. The interval knows the scatter of the runs and not "

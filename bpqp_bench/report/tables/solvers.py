@@ -15,8 +15,6 @@ from bpqp_bench.results.cells import PASSES
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
-__all__ = ["BACKWARD", "FAMILIES", "FORWARD", "TABLE", "pair"]
-
 FORWARD = ("osqp", "proxqp", "piqp", "clarabel", "daqp", "quadprog", "highs", "scs")
 BACKWARD = ("osqp", "direct", "proxqp", "piqp", "clarabel")
 FAMILIES = {"qp": "QP", "qp-active": "QP with planted active set"}

@@ -15,8 +15,6 @@ from bpqp_bench.report.text import significant, tiny
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
-__all__ = ["TABLE", "Point", "points"]
-
 # Tolerances that make a curve; fewer are measured for other reasons.
 _AT_LEAST = 3
 # By method and tolerance: median error and median time in seconds.

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["WINDOWS", "alpha_features"]
-
 WINDOWS = (5, 10, 20, 30, 60)
 _LAGS = 5
 

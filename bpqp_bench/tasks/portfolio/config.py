@@ -10,16 +10,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.runner.profiles import Profile
 from bpqp_bench.tasks.task import setting
 
-__all__ = [
-    "CONTROLS",
-    "METHODS",
-    "TWO_STAGE",
-    "Data",
-    "LearningSettings",
-    "PortfolioConfig",
-    "portfolio_configs",
-]
-
 TWO_STAGE = "two-stage"
 # altdiff-vjp: Alt-Diff's gradient without the Jacobian, an order of magnitude faster at 100 assets.
 METHODS = (TWO_STAGE, "bpqp", "bpqp-fast", "qpth", "altdiff-vjp", "dc3")

@@ -24,8 +24,6 @@ import numpy as np
 from bpqp_bench.tasks.portfolio.covariance import FactorCovariance
 from bpqp_bench.tasks.portfolio.data import DataError, Market, invented_dates, split_days
 
-__all__ = ["control_market"]
-
 _CALM, _WILD = 1.0, 4.0  # standard deviation a day, percent
 _CALM_SLOPE, _WILD_SLOPE = 0.3, -0.6  # expected return for one unit of the feature, percent
 

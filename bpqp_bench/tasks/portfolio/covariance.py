@@ -17,13 +17,6 @@ from scipy.linalg import eigh
 from bpqp_bench.errors import BenchError
 from bpqp_bench.problem.instance import Array
 
-__all__ = [
-    "CovarianceError",
-    "FactorCovariance",
-    "estimate_covariance",
-    "rolling_covariance",
-]
-
 _FLOOR = 1e-4  # least specific variance, relative to the mean total variance of the date
 _PERCENT = 100.0
 

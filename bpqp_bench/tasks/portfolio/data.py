@@ -17,22 +17,6 @@ from bpqp_bench.errors import BenchError
 from bpqp_bench.problem.instance import Array
 from bpqp_bench.tasks.portfolio.covariance import FactorCovariance
 
-__all__ = [
-    "CLIP",
-    "NORMAL",
-    "DataError",
-    "Day",
-    "Market",
-    "Splits",
-    "check_prices",
-    "fill_gaps",
-    "invented_dates",
-    "next_returns",
-    "robust_zscore",
-    "shorten",
-    "split_days",
-]
-
 Dates = NDArray[np.datetime64]
 
 _MAX_CALENDAR_GAP = 15  # the longest holiday, China's spring festival, closes for eleven days

@@ -15,8 +15,6 @@ from bpqp_bench.tasks.portfolio.config import LearningSettings
 from bpqp_bench.tasks.portfolio.data import CLIP, NORMAL, Day, Market
 from bpqp_bench.tasks.portfolio.problem import PERCENT, MeanVariance, optimum
 
-__all__ = ["PreparedDay", "prepare_days"]
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedDay:

@@ -27,8 +27,6 @@ from bpqp_bench.problem.solution import Solution
 from bpqp_bench.tasks.portfolio.data import Market
 from bpqp_bench.tasks.portfolio.problem import portfolio_instance
 
-__all__ = ["DC3Choice", "PortfolioDC3", "train_dc3"]
-
 _SMALLEST, _LARGEST = 0.02, 1.0  # standard deviation of the predictions it is trained for, percent
 
 

@@ -17,8 +17,6 @@ from bpqp_bench.tasks.portfolio.metrics import correlation, rank_correlation
 from bpqp_bench.tasks.portfolio.model import Predictor
 from bpqp_bench.tasks.portfolio.problem import MeanVariance, exact_decision, simplex_projection
 
-__all__ = ["BASELINES", "Decide", "evaluate", "evaluate_baseline", "exact", "through", "validate"]
-
 Decide = Callable[[Array, PreparedDay], Array]  # predictions in percent, day -> weights
 _TOLERATED = 1e-4  # violation up to which a decision is valued as it is
 

@@ -54,8 +54,6 @@ from bpqp_bench.tasks.portfolio.speed import measure_steps
 from bpqp_bench.tasks.portfolio.step import decision_layer
 from bpqp_bench.tasks.portfolio.train import CHOICES, EpochRecord, Trained, train
 
-__all__ = ["plan_portfolio", "reproduce_portfolio", "run_portfolio"]
-
 _OWN = (*BASELINES, TWO_STAGE, "dc3")  # not taken from the registry
 _LABELS = {name: label for name, (label, _) in BASELINES.items()} | {
     TWO_STAGE: "Two-Stage",

@@ -21,8 +21,6 @@ from bpqp_bench.tasks.portfolio.days import PreparedDay
 from bpqp_bench.tasks.portfolio.evaluate import exact
 from bpqp_bench.tasks.portfolio.step import decision_layer, losses
 
-__all__ = ["difference_gradient", "gradient_table", "layer_gradient"]
-
 _STEP = 1e-5  # percent; the solution is linear in μ̂ between changes of the active set
 
 

@@ -11,8 +11,6 @@ from bpqp_bench.tasks.portfolio.prices import PriceSettings, price_market, sp500
 from bpqp_bench.tasks.portfolio.qlib_data import QlibSettings, qlib_market
 from bpqp_bench.tasks.portfolio.synthetic import SyntheticSettings, synthetic_market
 
-__all__ = ["make_market"]
-
 
 def make_market(c: PortfolioConfig) -> Market:
     """Make the market that a configuration names.

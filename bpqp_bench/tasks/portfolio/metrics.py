@@ -28,18 +28,6 @@ from scipy.stats import rankdata
 
 from bpqp_bench.problem.instance import Array
 
-__all__ = [
-    "DAYS_PER_YEAR",
-    "METRICS",
-    "SERIES",
-    "annual_return",
-    "correlation",
-    "max_drawdown",
-    "rank_correlation",
-    "sharpe",
-    "summarize_series",
-]
-
 DAYS_PER_YEAR = 240
 SERIES = (
     *("date", "ic", "rank_ic", "mse", "ret", "market", "excess"),

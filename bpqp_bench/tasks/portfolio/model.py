@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Predictor", "initial_predictor"]
-
 
 class Predictor(nn.Module):
     """``layers`` hidden layers of linear map, batch normalization and ReLU, then a linear one.

@@ -26,14 +26,6 @@ from bpqp_bench.tasks.portfolio.data import (
     shorten,
 )
 
-__all__ = [
-    "PriceSettings",
-    "assemble_market",
-    "calendar_splits",
-    "price_market",
-    "sp500_prices",
-]
-
 _COVERAGE = 0.5  # share of an asset's features that must be known for it to be tradable
 
 

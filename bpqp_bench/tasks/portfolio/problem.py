@@ -16,15 +16,6 @@ from bpqp_bench.problem.instance import Array, Instance, Size
 from bpqp_bench.reference import compute_reference
 from bpqp_bench.tasks.portfolio.covariance import CovarianceError
 
-__all__ = [
-    "PERCENT",
-    "MeanVariance",
-    "exact_decision",
-    "optimum",
-    "portfolio_instance",
-    "simplex_projection",
-]
-
 PERCENT = 100.0
 _CORRECTIONS = 30  # of the held assets; a handful is usual
 

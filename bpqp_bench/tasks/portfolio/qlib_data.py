@@ -17,8 +17,6 @@ import pandas as pd
 from bpqp_bench.tasks.portfolio.data import DataError, Market, check_prices
 from bpqp_bench.tasks.portfolio.prices import PriceSettings, assemble_market, calendar_splits
 
-__all__ = ["QlibSettings", "qlib_market"]
-
 # Dropped by the authors; VWAP is missing in the public data.
 _DROPPED = ("VWAP0", "KUP", "KUP2", "HIGH0", "IMIN5")
 _HOW = (

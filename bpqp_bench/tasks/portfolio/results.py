@@ -15,17 +15,6 @@ from bpqp_bench.errors import ResultsError
 from bpqp_bench.results.store import json_records
 from bpqp_bench.tasks.portfolio.metrics import METRICS
 
-__all__ = [
-    "RESULTS",
-    "PortfolioFolder",
-    "RunResult",
-    "load_json",
-    "load_results",
-    "load_series",
-    "speaking_market",
-    "summary_frame",
-]
-
 _SCHEMA = 2
 _TIMES = {"train_s": "epoch_s"} | {
     name: name for name in ("predictor_s", "forward_s", "backward_s", "forward_solver_s")

@@ -20,8 +20,6 @@ from bpqp_bench.problem.instance import Array
 from bpqp_bench.statistics import CONFIDENCE, FEWEST_FOR_INTERVAL, RESAMPLES, SEED
 from bpqp_bench.tasks.portfolio.metrics import annual_return, sharpe
 
-__all__ = ["STATISTICS", "Difference", "block_length", "compare_series", "differences"]
-
 _AT_ONCE = 50  # resamples: 1500 days and 5 seeds then take some ten megabytes
 
 

@@ -20,8 +20,6 @@ from bpqp_bench.tasks.portfolio.days import PreparedDay, prepare_days
 from bpqp_bench.tasks.portfolio.step import Learner, decision_layer
 from bpqp_bench.tasks.portfolio.synthetic import SyntheticSettings, synthetic_market
 
-__all__ = ["measure_steps"]
-
 _WARMUP = 2
 
 

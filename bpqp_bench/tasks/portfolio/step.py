@@ -21,8 +21,6 @@ from bpqp_bench.tasks.portfolio.days import PreparedDay
 from bpqp_bench.tasks.portfolio.model import initial_predictor
 from bpqp_bench.tasks.portfolio.problem import portfolio_instance
 
-__all__ = ["Learner", "Step", "decision_layer", "losses"]
-
 
 @dataclass(frozen=True)
 class Step:

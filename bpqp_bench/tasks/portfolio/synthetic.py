@@ -23,8 +23,6 @@ from bpqp_bench.problem.instance import Array
 from bpqp_bench.tasks.portfolio.covariance import rolling_covariance
 from bpqp_bench.tasks.portfolio.data import DataError, Market, invented_dates, split_days
 
-__all__ = ["MAX_ASSETS", "SyntheticSettings", "synthetic_market"]
-
 MAX_ASSETS = 500
 _DEGREES = 5  # of freedom of all shocks
 _STYLES = 12  # groups of correlated features

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from bpqp_bench.runner.profiles import Profile
     from bpqp_bench.runner.time_left import TimeLeft, Work
 
-__all__ = ["TASK"]
-
 
 def _run(given: Mapping[str, Any], out: Path, registry: Registry, time_left: TimeLeft) -> list[str]:
     from bpqp_bench.tasks.portfolio.experiment import run_portfolio  # noqa: PLC0415 - torch

@@ -22,8 +22,6 @@ from bpqp_bench.tasks.portfolio.evaluate import Decide, exact, validate
 from bpqp_bench.tasks.portfolio.model import Predictor
 from bpqp_bench.tasks.portfolio.step import Learner
 
-__all__ = ["CHOICES", "Choice", "EpochRecord", "Trained", "train"]
-
 Choice = Literal["ic", "regret"]  # what the epoch that is kept is chosen by, on validation days
 CHOICES: tuple[Choice, ...] = ("ic", "regret")
 _Weights = dict[str, Any]

@@ -118,6 +118,11 @@ def test_layers_of_today_say_what_they_cost_and_why_they_are_missing() -> None:
     assert table.tidy.set_index(["method", "batch"])["total_s"]["qplayer", 8] == pytest.approx(3e-3)
 
 
+def test_a_method_with_one_size_of_batch_is_not_among_the_batches() -> None:
+    (panel,) = batches.render(made(*RUNS, call("qpth", 8, 1.0))).panels
+    assert [one.cells[0].text for one in panel.rows] == ["bpqp", "qplayer", "qpax-defaults"]
+
+
 def test_figures_draw_what_has_a_time() -> None:
     inputs = made(*RUNS)
     (one,) = batches_figure.FIGURE.draw(inputs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pandas as pd
 
-from bpqp_bench.report.inputs import Inputs
+from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.tables._common import (
     LEGEND,
@@ -14,6 +15,7 @@ from bpqp_bench.report.tables._common import (
     Place,
     base_name,
     grid,
+    is_short,
     method_cell,
     time_cell,
     with_best,
@@ -33,21 +35,38 @@ from bpqp_bench.results.cells import PASSES, Cells, Pass, sort_sizes
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
 
+# What benchmarks/plain_loop.py times without the suite (docs/clock.md).
+CLOCK_METHODS = ("bpqp", "qpth", "qplayer")
+CLOCK_SIZES = ("10x5", "100x20", "500x100")
+_CLOCK_S = 15.0
+
 _CAPTION = (
     "Milliseconds for one instance, the time of the call divided by its batch; median over calls, "
     "protocol call. Every QP method in its best configuration, on QPs half of whose inequalities "
     "bind. “one call”: the method takes the batch as one; “loop”: it is called once for each "
-    "problem, and the times are added up. The limit on a pass holds for the whole batch. DC3, "
+    "problem, and the times are added up; methods that were measured with one size of batch alone "
+    "are left out. The limit on a pass holds for the whole batch. DC3, "
     f"which has to be trained for each family, is in table 5. {LEGEND}"
 )
 
 
 def requests(profile: Profile) -> tuple[Request, ...]:
-    """Ask for every QP method, one configuration each, at every size of batch."""
+    """Ask for every QP method, one configuration each, at every size of batch.
+
+    And for enough of the three layers that a plain loop is compared with.
+    """
     limits = scope(profile)
-    return tuple(
-        ask(profile, at_best(), (QP,), limits.batch_sizes, batch) for batch in limits.batches
+    asked = [ask(profile, at_best(), (QP,), limits.batch_sizes, batch) for batch in limits.batches]
+    if is_short(profile):
+        return tuple(asked)
+    clock = (
+        ask(profile, CLOCK_METHODS, (QP,), CLOCK_SIZES, batch) for batch in (1, limits.together)
     )
+    asked += [
+        replace(one, instances=limits.instances, cell_budget_s=_CLOCK_S, call_limit_s=2 * _CLOCK_S)
+        for one in clock
+    ]
+    return tuple(asked)
 
 
 def batched_problems(inputs: Inputs) -> list[tuple[str, str]]:
@@ -67,6 +86,10 @@ def batched_problems(inputs: Inputs) -> list[tuple[str, str]]:
     ]
 
 
+def _is_there(cells: Cells, family: str, size: str, method: MethodName) -> bool:
+    return cells.outcome(family, size, method.key).state != "missing"
+
+
 def _measured(cells: dict[int, Cells], family: str, size: str) -> dict[int, Cells]:
     return {batch: one for batch, one in cells.items() if size in one.sizes(family)}
 
@@ -79,8 +102,13 @@ def render(inputs: Inputs) -> Table:
     for family, size in batched_problems(inputs):
         cells = _measured(every, family, size)
         methods = rows(inputs, at_best(), cells.values(), family)
-        places = [Place(family, method, size) for method in methods]
-        panels.append(_panel(inputs, cells, places))
+        places = [
+            Place(family, method, size)
+            for method in methods
+            if sum(_is_there(one, family, size, method) for one in cells.values()) > 1
+        ]
+        if places:
+            panels.append(_panel(inputs, cells, places))
         records += [record(cells, batch, place) for place in places for batch in cells]
     return Table(
         TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)

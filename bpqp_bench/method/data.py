@@ -78,7 +78,7 @@ def _data(instances: Sequence[Instance], method: Method) -> Data:
 def from_numpy(value: Matrix, method: Method, *, gradient: bool = False) -> FrameworkArray:
     """Copy an array or a SciPy matrix to the method's framework, device and type.
 
-    Sparse matrices stay sparse but for JAX, whose own are experimental.
+    Sparse matrices stay sparse, except for JAX, whose own are experimental.
     """
     if method.framework == "numpy":
         return value.astype(method.dtype, copy=True)

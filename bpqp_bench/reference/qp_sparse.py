@@ -186,7 +186,7 @@ class _Search:
             fault = max(fault, float(refined.backward))
         following = (active & (negative <= _FEASIBLE)) | (violated > _FEASIBLE)
         if fault > _FEASIBLE:
-            # Weak duality: by so much the objective may be off; multipliers may be huge.
+            # Weak duality: the objective may be off by this much; multipliers may be huge.
             faults = np.concatenate([left[:n], left[n:], np.minimum(slack, 0.0)])
             weights = np.concatenate([z, refined.x.hi[n:], start.lam if start else lam])
             gap = float(np.abs(faults) @ np.abs(weights))

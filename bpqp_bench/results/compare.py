@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from bpqp_bench.results.cells import PROTOCOLS, Cells, Pass, Protocol
+from bpqp_bench.results.cells import PROTOCOLS, Cells, Pass, Protocol, sort_sizes
 from bpqp_bench.statistics import FEWEST_FOR_INTERVAL, Ratio, paired_ratio
 
 # A change below this is not called one even when its interval excludes 1: from one run to the
@@ -78,7 +78,7 @@ class Agreement:
 def different_machines(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each respect in which two environments are different machines.
 
-    Fields that either of them lacks are said to be unknown: silence is not sameness.
+    A field that only one of them has counts as a difference.
     """
     found: list[str] = []
     for name in MACHINE_FIELDS:
@@ -131,10 +131,7 @@ def compare_runs(a: Cells, b: Cells, noise: float = NOISE) -> list[Change]:
     changes: list[Change] = []
     families = sorted({*a.families(), *b.families()})
     for family in families:
-        for size in sorted(
-            {*a.sizes(family), *b.sizes(family)},
-            key=lambda text: tuple(int(part) for part in text.split("x")),
-        ):
+        for size in sort_sizes([*a.sizes(family), *b.sizes(family)]):
             for method in sorted({*a.methods(family), *b.methods(family)}):
                 changes += _compare_cell(a, b, (family, size, method), noise)
     return changes

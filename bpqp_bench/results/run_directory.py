@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEASUREMENTS = "measurements.jsonl"
-# What a run may leave that is ended while its directory is being made.
+# What a run leaves if it is ended while its directory is being made.
 _BEFORE_CONFIG = (".lock", "environment.json")
 
 
@@ -208,7 +208,7 @@ def _flat(measurement: Measurement) -> dict[str, Any]:
 
 
 def _comparable(environment: Mapping[str, Any]) -> dict[str, Any]:
-    # What may change between two sittings of one run: the rest would mix two sets of results.
+    # What must be the same in all sessions of a run, or two sets of results would be mixed.
     same = ("cpu", "cores", "machine", "python", "versions")
     return {name: environment.get(name) for name in same}
 

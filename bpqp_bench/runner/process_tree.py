@@ -1,4 +1,4 @@
-"""All that a run has started, workers and what their methods start: ended together.
+"""Ends all processes that a run has started: its workers, and what their methods start.
 
 Every process of a run carries the run's token in its environment, which it hands on. Whatever way a
 run ends, also by SIGKILL, its guard then ends all that carry the token.

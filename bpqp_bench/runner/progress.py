@@ -1,4 +1,4 @@
-"""What is told of the progress, and to whom; the display is the command line's."""
+"""What a run reports of its progress; the command line displays it."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class LocalRun:
         )
 
     def _recall(self) -> None:
-        """Take over what an earlier sitting has measured."""
+        """Take over what earlier sessions have measured."""
         known: dict[tuple[object, ...], list[Measurement]] = {}
         for m in self._directory.measurements:
             setting = (m.wrt, m.batch, m.dtype, m.device, m.threads, m.upstream)

@@ -1,4 +1,4 @@
-"""How long everything, measurements, tasks and report, will still take by its pace so far."""
+"""How long measurements, tasks and report will still take, by their pace so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Work:
     """Equal steps: how many, what each takes up to a factor, what all take at most.
 
     ``kind`` is the identity, from the general to the special: ("call", "bpqp", "qp 10x5"). Before
-    a step of it was done, it is expected to go at the pace of its nearest kin.
+    a step of it was done, it is expected to go at the pace of its nearest relative.
     """
 
     kind: Kind
@@ -31,7 +31,7 @@ class Work:
 
 
 class TimeLeft:
-    """Keeps account of what is to be done, and shows it on ``progress``; ``clock`` in seconds."""
+    """Keeps track of what is left to do, and shows it on ``progress``; ``clock`` in seconds."""
 
     def __init__(
         self, progress: Progress | None = None, clock: Callable[[], float] = time.monotonic
@@ -62,13 +62,13 @@ class TimeLeft:
             self._spent[kind] += seconds
             self._done[kind] += 1
         factor = log(max(seconds, 1e-6) / self._work[kind].nominal_s)
-        for kin in (kind[:length] for length in range(1, len(kind) + 1)):
-            mean, count = self._pace.get(kin, (0.0, 0))
-            self._pace[kin] = (mean + (factor - mean) / (count + 1), min(count + 1, _RECENT - 1))
+        for prefix in (kind[:length] for length in range(1, len(kind) + 1)):
+            mean, count = self._pace.get(prefix, (0.0, 0))
+            self._pace[prefix] = (mean + (factor - mean) / (count + 1), min(count + 1, _RECENT - 1))
 
     @contextmanager
     def running(self, work: Work, what: str) -> Iterator[None]:
-        """Time some work; when it is over, in whatever way, nothing is left of it."""
+        """Time some work; nothing is left of it afterwards, also where it raised."""
         self.plan([work])
         self._running = (work.kind, self._clock())
         self.show(what, force=True)
@@ -96,8 +96,10 @@ class TimeLeft:
         total = 0.0
         for kind, work in self._work.items():
             if (steps := work.steps - self._done[kind]) > 0:
-                kin = (kind[:length] for length in range(len(kind), 0, -1))
-                factor = exp(next((self._pace[near][0] for near in kin if near in self._pace), 0.0))
+                prefixes = (kind[:length] for length in range(len(kind), 0, -1))
+                factor = exp(
+                    next((self._pace[near][0] for near in prefixes if near in self._pace), 0.0)
+                )
                 seconds = steps * work.nominal_s * factor
                 if self._running is not None and self._running[0] == kind:
                     seconds -= min(self._clock() - self._running[1], seconds / steps)

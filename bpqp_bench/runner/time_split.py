@@ -62,7 +62,7 @@ class TimeSplit:
 
 
 class Stopwatch:
-    """Divides the time since its creation among the parts; what nobody claims is "other"."""
+    """Divides the time since its creation among the parts; what no part claims is "other"."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -103,11 +103,11 @@ class RunSummary:
     Attributes
     ----------
     measurements
-        Written in this sitting.
+        Written in this session.
     before
-        Found from an earlier sitting.
+        Found from earlier sessions.
     statuses
-        How many of the counted calls of this sitting ended how.
+        How many of this session's counted calls ended with each status.
     ended
         Cells that ended before their last instance, by reason ("budget", "timeout", …).
     problems
@@ -146,7 +146,7 @@ class RunSummary:
         s = self.split
         statuses = ", ".join(f"{count} {name}" for name, count in sorted(self.statuses.items()))
         ended = ", ".join(f"{count} at {name}" for name, count in sorted(self.ended.items()))
-        earlier = f", {self.before} found from before" if self.before else ""
+        earlier = f", {self.before} from earlier sessions" if self.before else ""
         counted = sum(self.statuses.values())
         lines = [
             f"{self.measurements} measurements: {counted} counted calls ({statuses or 'none'}), "

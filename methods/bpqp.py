@@ -75,11 +75,15 @@ class BPQP(Method):
     )
 
     def build(self, template: Instance) -> None:
-        """Make the layer; every problem is set up anew."""
+        """Make the layer and load its compiled kernels; every problem is set up anew."""
+        import torch
+
         from bpqp_bench import layers
 
         given: dict[str, Any] = dict(self.options)
         self._layer = layers.BPQP(given.pop("forward"), given.pop("backward"), **given)
+        one = torch.ones(1, dtype=torch.float64, requires_grad=True)
+        self._layer(torch.eye(1, dtype=torch.float64), one).sum().backward()
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve and find the binding rows."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.autograd import Call, solve
 from bpqp_bench.layers.dense_data import DenseData, read_dense, rows_of_bounds
-from bpqp_bench.layers.passes import BatchPass, Passes, SinglePass
-from bpqp_bench.layers.primal_dual import batched, lapack
+from bpqp_bench.layers.passes import DensePass, Kernel, Passes
+from bpqp_bench.layers.primal_dual import batched, cpu
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.layers.settings import Settings
 from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Instances, SolverPass
@@ -129,20 +129,24 @@ class BPQP(torch.nn.Module):
         )
         self.check = check
         self.clock = clock
-        self.state: Tensor | None = None
-        self._facts: Any = list
-        self._duals: tuple[Any, ...] = ()
+        # Of the last call: facts, mask of binding rows, multipliers.
+        self._last: tuple[Any, Tensor | None, tuple[Any, ...]] = (list, None, ())
 
     @property
     def last_info(self) -> Info:
         """One dictionary per instance of the last call."""
-        found: Info = self._facts()
+        found: Info = self._last[0]()
         return found
+
+    @property
+    def state(self) -> Tensor | None:
+        """Mask of the binding rows of the last call."""
+        return self._last[1]
 
     @property
     def multipliers(self) -> tuple[Tensor, ...]:
         """Multipliers of the last call."""
-        return tuple(torch.as_tensor(dual).detach().clone() for dual in self._duals)
+        return tuple(torch.as_tensor(dual).detach().clone() for dual in self._last[2])
 
     def extra_repr(self) -> str:
         """Show the two solvers."""
@@ -210,7 +214,7 @@ class BPQP(torch.nn.Module):
         )
         z = solve(call, given)
         solved = call.solved
-        self._facts, self.state, self._duals = solved.facts, solved.state, solved.duals
+        self._last = solved.facts, solved.state, solved.duals
         return z
 
     def _solve(
@@ -237,34 +241,30 @@ def _by_active_set(
     """Solve by the kernels; None where one problem alone needs another solver."""
     h = data.parts[5]
     mask = None if start is None else _mask(start, (data.count, h.shape[-1])).to(h.device)
-    if data.count == 1 and h.device.type == "cpu":
-        guess = None if mask is None else mask[0].numpy()
-        with clock("solve"):
-            point = _by_lapack(data, settings, guess)
-            if point is None and bool(h.isposinf().any()):
-                point = _by_lapack(data.without_infinite_rows(), settings, guess)
-        return None if point is None else SinglePass(data, point)
     with clock("solve"):
-        found = _by_torch(data, settings, mask)
-        left = (~found.verified).nonzero().squeeze(-1).tolist()
-        if left and bool(h.isposinf().any()):
-            found = _by_torch(data.without_infinite_rows(), settings, mask)
-            left = (~found.verified).nonzero().squeeze(-1).tolist()
+        found = _by_kernel(data, settings, mask)
+        if found.left and bool(h.isposinf().any()):
+            found = _by_kernel(data.without_infinite_rows(), settings, mask)
+    left = found.left
+    if not left:
+        return DensePass(data, found, None)
+    if data.count == 1 and h.device.type == "cpu":
+        return None
     with clock("prepare"):
-        batch = Batch.of(data) if left else None
-        failures = check_data(batch, left) if batch is not None else {}
-    return BatchPass(data, found, Instances(batch, left, failures, settings, clock))
+        batch = Batch.of(data)
+        failures = check_data(batch, left)
+    return DensePass(data, found, Instances(batch, left, failures, settings, clock))
 
 
-def _by_lapack(data: DenseData, settings: Settings, start: Any) -> lapack.Point | None:
-    arrays: Any = [part.numpy() for part in data.instance(0)]
-    arrays += [start, settings.active_tol]
-    return lapack.solve(*arrays)
-
-
-def _by_torch(data: DenseData, settings: Settings, start: Tensor | None) -> batched.BatchPoint:
+def _by_kernel(data: DenseData, settings: Settings, start: Tensor | None) -> Kernel:
+    if _on_cpu(data):
+        return cpu.solve(*data.parts, start, settings.active_tol)
     (q, b, h), (P, _, A, _, G, _) = data.vectors(), data.parts
     return batched.solve(P, q, A, b, G, h, start, settings.active_tol)
+
+
+def _on_cpu(data: DenseData) -> bool:
+    return data.parts[1].device.type == "cpu"
 
 
 def _mask(start: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ _NDIM = (2, 1, 2, 1, 2, 1)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DenseData:
-    """Arguments of one call: detached, float64 on one device, P its symmetric part.
+    """Arguments of one call: detached, float64 on one device.
 
     ``own`` says of each of P, q, A, b, G, h whether it has a batch dimension; ``count`` is the
     number of instances, ``batched`` whether any argument has one, and ``rounding`` the coarsest
@@ -30,10 +30,6 @@ class DenseData:
     count: int
     batched: bool
     rounding: float
-
-    def instance(self, i: int) -> list[Tensor]:
-        """Return P, q, A, b, G, h of instance i."""
-        return [p[i] if own else p for p, own in zip(self.parts, self.own, strict=True)]
 
     def vectors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, b, h with a batch dimension each."""
@@ -151,8 +147,6 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
         parts.append(value.detach())
         own.append(extra == 1)
     _check_shapes(parts, n)
-    P = parts[0]
-    parts[0] = (P + P.mT) * 0.5
     return DenseData(
         tuple(parts),  # type: ignore[arg-type]  # six of them
         tuple(own),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from numpy.typing import NDArray
 
 from bpqp_bench.layers.active_set import (
@@ -26,7 +27,7 @@ from bpqp_bench.layers.certificates import farkas_vector, recession_direction
 from bpqp_bench.layers.cones import polish_cones
 from bpqp_bench.layers.equilibrate import Scaling, equilibrate
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
-from bpqp_bench.layers.primal_dual import lapack
+from bpqp_bench.layers.primal_dual import cpu
 from bpqp_bench.layers.problem import (
     ConvexQP,
     Phase,
@@ -173,23 +174,15 @@ class _Search:
     def _by_active_set(self) -> ForwardPass | None:
         self.tried.append("active-set")
         qp = self.qp
+        P, q, A, b, G, h = (torch.tensor(part) for part in (qp.P, qp.q, qp.A, qp.b, qp.G, qp.h))
         with self.clock("solve"):
-            point = lapack.solve(
-                qp.P, qp.q, qp.A, qp.b, qp.G, qp.h, active_tol=self.settings.active_tol
-            )
-        if point is None:
+            point = cpu.solve(P, q, A, b, G, h, active_tol=self.settings.active_tol)
+        if point.left:
             return None
-        solution = QPSolution(
-            point.z,
-            point.nu,
-            point.lam,
-            np.zeros(0),
-            "solved",
-            point.steps,
-            point.primal,
-            point.dual,
-        )
-        active = ActiveSet(point.active, point.weak, (0.0, 0.0))
+        ((steps, primal, dual, _, _),) = point.summary()
+        z, nu, lam = (part[0].numpy() for part in (point.z, point.nu, point.lam))
+        solution = QPSolution(z, nu, lam, np.zeros(0), "solved", int(steps), primal, dual)
+        active = ActiveSet(point.active[0].numpy(), point.state.weak[0], (0.0, 0.0))
         info: dict[str, object] = {"forward": "active-set", "polished": True}
         return ForwardPass(
             qp, solution, active, np.zeros(0, dtype=bool), qp, self.scaling, None, info

@@ -1,26 +1,23 @@
 """The two passes of a call of `BPQP`: what the forward pass leaves, and gradients from it.
 
-`SinglePass` is one dense problem on the CPU and `BatchPass` a dense batch on any device, both by
-the active-set method; `SolverPass` solves instance by instance, by any solver, dense or sparse.
-All have the same members, see `Passes`.
+`DensePass` is one dense problem or a batch, by the active-set method; `SolverPass` solves instance
+by instance, by any solver, dense or sparse. Both have the same members, see `Passes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from bpqp_bench.layers.dense_data import DenseData
-from bpqp_bench.layers.primal_dual import batched, lapack
-from bpqp_bench.layers.primal_dual.rules import ACCURATE
+from bpqp_bench.layers.primal_dual.rules import ACCURATE, Summary, Three
 from bpqp_bench.layers.problem import Phase
 from bpqp_bench.layers.solver_pass import Info, Instances, flag
 
-__all__ = ["BatchPass", "Passes", "SinglePass"]
+__all__ = ["DensePass", "Kernel", "Passes"]
 
 
 class Passes(Protocol):
@@ -49,75 +46,42 @@ class Passes(Protocol):
         """
 
 
-class SinglePass:
-    """One dense problem on the CPU, solved by the LAPACK kernel."""
+class Kernel(Protocol):
+    """Solved problems as a kernel leaves them, see `batched.BatchPoint`."""
 
-    def __init__(self, data: DenseData, point: lapack.Point) -> None:
-        self._own, self._point = data.own, point
-        self.z = torch.from_numpy(point.z)
-        self.state = torch.from_numpy(point.active)
-        self.duals: tuple[Any, ...] = (point.nu, point.lam)
-        if data.batched:
-            self.z, self.state = self.z.unsqueeze(0), self.state.unsqueeze(0)
-            self.duals = (point.nu[None], point.lam[None])
-        self._facts = solved(
-            point.steps, point.primal, point.dual, int(point.active.sum()), int(point.weak.sum())
-        )
-        self.facts = partial(_listed, self._facts)
-
-    def pullback(
-        self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
-    ) -> list[Tensor | None]:
-        """Gradients with respect to P, q, A, b, G, h for v of the shape of ``z``."""
-        point = self._point
-        v = upstream.double().reshape(-1).numpy()
-        with clock("solve"):
-            *arrays, residual = lapack.adjoint(point, v)
-        with clock("extract"):
-            self._facts |= differentiated(residual, bool(self._facts["weakly_active_rows"]))
-            x, nu, lam = (torch.from_numpy(part) for part in arrays)
-            found: list[Tensor | None] = [None] * 6
-            if needed[1]:
-                found[1] = x
-            if needed[3]:
-                found[3] = nu.neg()
-            if needed[5]:
-                found[5] = lam.neg()
-            if needed[0]:
-                half = torch.outer(0.5 * x, torch.from_numpy(point.z))
-                found[0] = half + half.mT
-            if needed[2]:
-                found[2] = torch.outer(nu, torch.from_numpy(point.z)).addr_(
-                    torch.from_numpy(point.nu), x
-                )
-            if needed[4]:
-                found[4] = torch.outer(lam, torch.from_numpy(point.z)).addr_(
-                    torch.from_numpy(point.lam), x
-                )
-            return [
-                part.unsqueeze(0) if part is not None and (own or apart) else part
-                for part, own in zip(found, self._own, strict=True)
-            ]
+    @property
+    def z(self) -> Tensor: ...  # noqa: D102
+    @property
+    def nu(self) -> Tensor: ...  # noqa: D102
+    @property
+    def lam(self) -> Tensor: ...  # noqa: D102
+    @property
+    def active(self) -> Tensor: ...  # noqa: D102
+    @property
+    def left(self) -> list[int]: ...  # noqa: D102
+    @property
+    def summary(self) -> Summary: ...  # noqa: D102
+    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Any]: ...  # noqa: D102
+    def outer_sums(  # noqa: D102
+        self, at: Three, adjoint: Three, wanted: Sequence[bool]
+    ) -> Sequence[Tensor | None]: ...
 
 
-def _listed(facts: dict[str, object]) -> Info:
-    return [facts]
+class DensePass:
+    """Dense problems, solved by a kernel; ``others`` are instances that it left."""
 
-
-class BatchPass:
-    """A dense batch, solved by the kernel in torch; ``others`` are instances that it left."""
-
-    def __init__(self, data: DenseData, point: batched.BatchPoint, others: Instances) -> None:
+    def __init__(self, data: DenseData, point: Kernel, others: Instances | None) -> None:
         self._own, self._point, self._others = data.own, point, others
         z, nu, lam, active = point.z, point.nu, point.lam, point.active
-        for i in others.indices:
-            for into, value in zip((z, nu, lam, active), others.solution(i), strict=True):
-                into[i] = torch.from_numpy(value).to(into)
+        if others is not None:
+            for i in others.indices:
+                for into, value in zip((z, nu, lam, active), others.solution(i), strict=True):
+                    into[i] = torch.from_numpy(value).to(into)
         # In sums over the batch, an instance without a solution counts for nothing.
-        self._at = (z.nan_to_num() if others.failed else z), nu, lam
+        self._at = (z.nan_to_num() if others is not None and others.failed else z), nu, lam
         self.z, self.state = (z, active) if data.batched else (z[0], active[0])
         self.duals: tuple[Any, ...] = (nu, lam) if data.batched else (nu[0], lam[0])
-        self.facts = _BatchFacts(point, others.info)
+        self.facts = _Facts(point.summary, {} if others is None else others.info)
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
@@ -126,27 +90,54 @@ class BatchPass:
         z = self._at[0]
         v = upstream.to(z).reshape(z.shape)
         with clock("solve"):
-            x, nu, lam, self.facts.residuals = batched.adjoint(self._point, v)
-        for i in self._others.indices:
-            found = self._others.adjoint(i, v[i].cpu().numpy(), clock)
-            for into, value in zip((x, nu, lam), found, strict=True):
-                into[i] = torch.from_numpy(value).to(into)
+            x, nu, lam, self.facts.residuals = self._point.adjoint(v)
+        if self._others is not None:
+            for i in self._others.indices:
+                found = self._others.adjoint(i, v[i].cpu().numpy(), clock)
+                for into, value in zip((x, nu, lam), found, strict=True):
+                    into[i] = torch.from_numpy(value).to(into)
         with clock("extract"):
-            own = (True,) * 6 if apart else self._own
-            return gradients(self._at, (x, nu, lam), own, needed)
+            # One problem's gradient is its own, and a batch of one is as good as shared.
+            alone = len(z) == 1
+            own = (True,) * 6 if apart or alone else self._own
+            parts = self._gradients((x, nu, lam), own, needed)
+            if not alone or apart:
+                return parts
+            return [
+                part if part is None or mine else part.squeeze(0)
+                for part, mine in zip(parts, self._own, strict=True)
+            ]
+
+    def _gradients(
+        self, adjoint: Three, own: Sequence[bool], needed: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Gradients from z̃, ν̃, λ̃; summed over the batch for arguments that it shares."""
+        (z, *duals), (x, *tildes) = self._at, adjoint
+        found: list[Tensor | None] = [None] * 6
+        for k, vector in ((1, x), (3, tildes[0]), (5, tildes[1])):
+            if needed[k]:
+                whole = vector if k == 1 else -vector
+                found[k] = whole if own[k] else whole.sum(0)
+        wanted = [needed[k] and own[k] for k in (0, 2, 4)]
+        found[0], found[2], found[4] = self._point.outer_sums(self._at, adjoint, wanted)
+        if needed[0] and not own[0]:
+            half = x.mT @ z
+            found[0] = (half + half.mT).mul_(0.5)
+        for k, dual, tilde in ((2, duals[0], tildes[0]), (4, duals[1], tildes[1])):
+            if needed[k] and not own[k]:
+                found[k] = torch.addmm(tilde.mT @ z, dual.mT, x)
+        return found
 
 
-class _BatchFacts:
+class _Facts:
     """Facts about a batch, made into dictionaries when somebody asks."""
 
-    def __init__(self, point: batched.BatchPoint, others: dict[int, dict[str, object]]) -> None:
-        self._numbers = point.primal, point.dual, point.active.sum(-1), point.weak.sum(-1)
-        self._steps, self._others = point.steps, others
-        self.residuals: Tensor | None = None
+    def __init__(self, summary: Summary, others: dict[int, dict[str, object]]) -> None:
+        self._summary, self._others = summary, others
+        self.residuals: Any = None  # (batch,), of the adjoint equations
 
     def __call__(self) -> Info:
-        columns = [part.tolist() for part in self._numbers]
-        found = [solved(self._steps, *row) for row in zip(*columns, strict=True)]
+        found = [solved(*row) for row in self._summary()]
         if self.residuals is not None:
             for facts, residual in zip(found, self.residuals.tolist(), strict=True):
                 facts.update(differentiated(residual, bool(facts["weakly_active_rows"])))
@@ -156,7 +147,7 @@ class _BatchFacts:
 
 
 def solved(
-    steps: int, primal: float, dual: float, active: int, weakly_active: int
+    steps: float, primal: float, dual: float, active: float, weakly_active: float
 ) -> dict[str, object]:
     """Facts about an instance that the active-set method solved."""
     return {
@@ -178,37 +169,3 @@ def differentiated(residual: float, weak: bool) -> dict[str, object]:
         "backward_status": "solved" if residual <= ACCURATE else "inaccurate",
         "adjoint_residual": residual,
     }
-
-
-def gradients(
-    at: tuple[Tensor, Tensor, Tensor],
-    adjoint: tuple[Tensor, Tensor, Tensor],
-    own: Sequence[bool],
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients of a batch from z*, ν*, λ* and z̃, ν̃, λ̃; summed for arguments that are shared."""
-    z, nu, lam = at
-    x, nu_adjoint, lam_adjoint = adjoint
-    half = 0.5 * x
-    pairs: tuple[tuple[Tensor, ...], ...] = (
-        (half, z, z, half),
-        (x,),
-        (nu_adjoint, z, nu, x),
-        (-nu_adjoint,),
-        (lam_adjoint, z, lam, x),
-        (-lam_adjoint,),
-    )
-    found: list[Tensor | None] = []
-    for parts, mine, need in zip(pairs, own, needed, strict=True):
-        if not need:
-            found.append(None)
-        elif len(parts) == 1:
-            found.append(parts[0] if mine else parts[0].sum(0))
-        else:
-            a, b, c, d = parts
-            if mine:
-                first = a.unsqueeze(-1) * b.unsqueeze(-2)
-                found.append(first.addcmul_(c.unsqueeze(-1), d.unsqueeze(-2)))
-            else:
-                found.append((a.mT @ b).addmm_(c.mT, d))
-    return found

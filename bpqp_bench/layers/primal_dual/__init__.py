@@ -17,6 +17,6 @@ and all tolerances are relative to |Wᵢ|, |Lᵀz| and |L⁻¹q|, which scale as
 The backward QP (Pan et al., NeurIPS 2024, Theorem 1) is one more solve with L and the factor of
 WᵀW on the binding rows.
 
-Modules: `lapack` (one problem, NumPy views), `batched` (a batch in torch, on any device), `rules`
-(the tolerances of both).
+Modules: `compiled` (kernels on the CPU, by Numba; `cpu` calls them, `blas` has what they take from
+LAPACK), `batched` (a batch in torch, on other devices), `rules` (the tolerances of both).
 """

@@ -1,13 +1,15 @@
 """The active-set method for a batch of dense problems, in torch, on any device.
 
-The same steps as in `bpqp_bench.layers.primal_dual.lapack`, each for all instances at once; those
+The same steps as in `bpqp_bench.layers.primal_dual.compiled`, each for all instances at once; those
 that have settled leave the loop. Rows that do not bind are replaced by rows of the identity, so
 that shapes stay fixed. P, or A and G, given without a batch dimension are factorized once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,9 +27,11 @@ from bpqp_bench.layers.primal_dual.rules import (
     ROUGH,
     SHORT,
     WEAK,
+    Summary,
+    Three,
 )
 
-__all__ = ["BatchFactors", "BatchPoint", "adjoint", "solve"]
+__all__ = ["BatchFactors", "BatchPoint", "solve"]
 
 
 def _times(M: Tensor, x: Tensor) -> Tensor:
@@ -110,6 +114,54 @@ class BatchPoint:
     factors: BatchFactors
     P: Tensor
 
+    @property
+    def summary(self) -> Summary:
+        """Facts about each instance; holds no factorization."""
+        return partial(_summary, self.steps, self.primal, self.dual, self.active, self.weak)
+
+    @property
+    def left(self) -> list[int]:
+        """Instances that are not solved."""
+        found: list[int] = (~self.verified).nonzero().squeeze(-1).tolist()
+        return found
+
+    @staticmethod
+    def outer_sums(at: Three, adjoint: Three, wanted: Sequence[bool]) -> Sequence[Tensor | None]:
+        """∇P, ∇A and ∇G of every instance, (batch, rows, n), where ``wanted``."""
+        (z, nu, lam), (x, nu_adjoint, lam_adjoint) = at, adjoint
+        triples = ((0.5 * x, 0.5 * z), (nu_adjoint, nu), (lam_adjoint, lam))
+        return [
+            (u.unsqueeze(-1) * z.unsqueeze(-2)).addcmul_(w.unsqueeze(-1), x.unsqueeze(-2))
+            if want
+            else None
+            for (u, w), want in zip(triples, wanted, strict=True)
+        ]
+
+    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Solve the backward QPs for v (batch, n): z̃, ν̃, λ̃ and the relative residuals (batch,)."""
+        factors, neq = self.factors, self.nu.shape[-1]
+        x, y, length, free = factors.solve(-upstream)
+        size = upstream.abs().amax(-1)
+        size = torch.where(size > 0.0, size, 1.0)
+        reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
+        reach = torch.where(reach > 0.0, reach, 1.0)
+        for attempt in range(MOST_REFINEMENTS + 1):
+            left = _times(self.P, x) + upstream + _times_transposed(factors.C, y)
+            residual = left.abs().amax(-1) / size
+            off = _times(factors.C, x) * factors.binding
+            if off.shape[-1]:
+                residual = torch.maximum(residual, (off.abs() / reach).amax(-1))
+            if attempt == MOST_REFINEMENTS or not ((residual > RESIDUAL) & self.verified).any():
+                break
+            dx, dy, _, _ = factors.solve(-left, -off)
+            x, y = x + dx, y + dy
+        return x, y[:, :neq], y[:, neq:], residual
+
+
+def _summary(steps: int, *parts: Tensor) -> list[tuple[float, ...]]:
+    rows = [part if part.ndim == 1 else part.sum(-1) for part in parts]
+    return [(steps, *row) for row in zip(*(part.tolist() for part in rows), strict=True)]
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Dual:
@@ -142,7 +194,8 @@ def solve(
     Parameters
     ----------
     P, A, G
-        (n, n) symmetric, (neq, n), (nineq, n), with a batch dimension or shared.
+        (n, n), (neq, n), (nineq, n), with a batch dimension or shared. Only the symmetric part of
+        P counts.
     q, b, h
         (batch, n), (batch, neq), (batch, nineq).
     start
@@ -150,6 +203,7 @@ def solve(
     active_tol
         Relative slack and multiplier of a weakly active row, 0 for the kernel's own.
     """
+    P = (P + P.mT) * 0.5
     dual = _dual(P, q, A, b, G, h)
     neq = b.shape[-1]
     active = dual.s0 < 0.0 if start is None else start.clone()
@@ -347,24 +401,3 @@ def _factors(dual: _Dual, active: Tensor, factor: Tensor) -> BatchFactors:
     T[:, neq:, neq:] = factor
     binding = torch.cat([on.new_ones(count, neq), on], dim=-1)
     return BatchFactors(dual.L, dual.C, dual.W, T, binding, dual.widths)
-
-
-def adjoint(point: BatchPoint, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Solve the backward QPs for v (batch, n): z̃, ν̃, λ̃ and the relative residuals (batch,)."""
-    factors, neq = point.factors, point.nu.shape[-1]
-    x, y, length, free = factors.solve(-upstream)
-    size = upstream.abs().amax(-1)
-    size = torch.where(size > 0.0, size, 1.0)
-    reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
-    reach = torch.where(reach > 0.0, reach, 1.0)
-    for attempt in range(MOST_REFINEMENTS + 1):
-        left = _times(point.P, x) + upstream + _times_transposed(factors.C, y)
-        residual = left.abs().amax(-1) / size
-        off = _times(factors.C, x) * factors.binding
-        if off.shape[-1]:
-            residual = torch.maximum(residual, (off.abs() / reach).amax(-1))
-        if attempt == MOST_REFINEMENTS or not ((residual > RESIDUAL) & point.verified).any():
-            break
-        dx, dy, _, _ = factors.solve(-left, -off)
-        x, y = x + dx, y + dy
-    return x, y[:, :neq], y[:, neq:], residual

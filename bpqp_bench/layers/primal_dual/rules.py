@@ -6,6 +6,11 @@ force that the objective exerts. Both change with the units as what they judge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor
+
 EPS = 2.0**-52
 #: Factorizations on an active set before the method gives up.
 MOST_STEPS = 60
@@ -31,3 +36,9 @@ RESIDUAL = 1e-11
 WEAK = 1e-12
 #: Residual of the adjoint equations, relative, at which a gradient counts as exact.
 ACCURATE = 1e-8
+
+#: Returns of every instance: factorizations on an active set, largest violation of a row, largest
+#: entry of the Lagrangian's gradient, binding rows, weakly active rows.
+Summary: TypeAlias = Callable[[], list[tuple[float, ...]]]
+#: z, ν, λ of a batch.
+Three: TypeAlias = tuple[Tensor, Tensor, Tensor]

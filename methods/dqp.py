@@ -29,7 +29,13 @@ class DQPMethod(Method):
     tolerance = "eps"
     parameters = MappingProxyType({"solver": "proxqp", "eps": 1e-10, "active_tol": 1e-7})
     variants = MappingProxyType(
-        {"dqp-defaults": Variant("dQP (defaults)", {"eps": 1e-6, "active_tol": 1e-5})}
+        {
+            "dqp-defaults": Variant(
+                "dQP (defaults)",
+                {"eps": 1e-6, "active_tol": 1e-5},
+                caveats={"lp": "a tolerance of 1e-6 is as large as P = 2e-6·I"},
+            )
+        }
     )
 
     def unsupported(self, instance: Instance) -> str | None:

@@ -32,7 +32,11 @@ class FFOLayer(Method):
     variants = MappingProxyType(
         {
             # the library's own tolerances where a solver has any: OSQP's are fixed at 1e-5
-            "ffolayer-osqp": Variant("FFOLayer (OSQP)", {"solver": "OSQP_NATIVE"}),
+            "ffolayer-osqp": Variant(
+                "FFOLayer (OSQP)",
+                {"solver": "OSQP_NATIVE"},
+                caveats={"lp": "OSQP's fixed tolerance of 1e-5 hides P = 2e-6·I"},
+            ),
         }
     )
 

@@ -15,9 +15,8 @@ _TOLERANCES = {"MOREAU": _GAPS, "Clarabel": _GAPS, "SCS": ("eps_abs", "eps_rel")
 class CvxpyLayers(Method):
     """`cvxpylayers.torch.CvxpyLayer` with every datum a parameter, canonicalized once in `build`.
 
-    Moreau, the solver that its documentation recommends, takes ½zᵀPz with P a parameter as it is.
-    diffcp has no quadratic objective, so there it is ½‖Rz‖² with RᵀR = P, and R the Cholesky factor
-    that torch computes and differentiates, or the roots of a diagonal P (the LP's ε·I).
+    Moreau takes ½zᵀPz with P a parameter as it is. diffcp has no quadratic objective, there it is
+    ½‖Rz‖² with RᵀR = P: torch's Cholesky factor, or the roots of a diagonal P (the LP's ε·I).
     """
 
     name = "cvxpylayers"
@@ -53,7 +52,9 @@ class CvxpyLayers(Method):
     )
 
     def unsupported(self, instance: Instance) -> str | None:
-        """Say no to sparse data: a CVXPY parameter is dense."""
+        """Say no to sparse data, and to ∂P where there is no Cholesky factor to get it from."""
+        if instance.cones and "P" in self.wrt and self.options["solver"] != "MOREAU":
+            return "no gradient of P: diffcp's objective needs its factor, singular here"
         return "dense data only" if instance.is_sparse else super().unsupported(instance)
 
     def build(self, template: Instance) -> None:
@@ -78,16 +79,15 @@ class CvxpyLayers(Method):
         problem = cp.Problem(cp.Minimize(0.5 * objective + given["q"] @ z), rows)
         used = {p.id for p in problem.parameters()}
         self._given = {name: p for name, p in ({"P": P} | given).items() if p.id in used}
-        solver, parameters = "MOREAU" if moreau else None, list(self._given.values())
-        args = self._solver_args(bool(template.cones))
-        self._layer = CvxpyLayer(problem, parameters, [z], solver, solver_args=args)
+        more = {"solver": "MOREAU" if moreau else None, "solver_args": self._solver_args(template)}
+        self._layer = CvxpyLayer(problem, list(self._given.values()), [z], **more)
 
-    def _solver_args(self, cones: bool) -> dict[str, Any]:
+    def _solver_args(self, template: Instance) -> dict[str, Any]:
         o, solver = self.options, self.options["solver"]
         tight = {name: o["tolerance"] for name in _TOLERANCES[str(solver)] if o["tolerance"]}
         if solver == "MOREAU":
             return {"solver": o["algorithm"]} | ({"ipm_settings": tight} if tight else {})
-        mode = {"auto": "lsqr" if cones else "dense"}.get(str(o["mode"]), o["mode"])
+        mode = {"auto": "lsqr" if template.cones else "dense"}.get(str(o["mode"]), o["mode"])
         lpgd = {"derivative_kwargs": {"tau": o["tau"], "rho": 0.0}} if mode == "lpgd" else {}
         return {"solve_method": solver, "mode": mode} | lpgd | tight
 

@@ -358,6 +358,9 @@ def test_what_a_method_cannot_take_has_a_reason(registry):
     problem, _ = planted()
     assert "no gradient of P" in registry.method("diffapqp").create(wrt=("P",)).unsupported(problem)
     cone = registry.family("socp").draw(Size(6, 2), 0)
+    for name in ("cvxpylayers-diffcp", "diffcp-lpgd"):  # P = 0 has no factor to differentiate
+        assert "no gradient of P" in registry.method(name).create(wrt=("P",)).unsupported(cone)
+        assert registry.method(name).create(wrt=("q",)).unsupported(cone) is None
     for name in ("qplayer", "qpax", "ffolayer", "diffapqp", "jaxopt-cvxpyqp", "scqpth", "dxpp"):
         assert registry.method(name).create().unsupported(cone).startswith("SOCP")
 

@@ -62,10 +62,7 @@ def requests(profile: Profile) -> tuple[Request, ...]:
     clock = (
         ask(profile, CLOCK_METHODS, (QP,), CLOCK_SIZES, batch) for batch in (1, limits.together)
     )
-    asked += [
-        replace(one, instances=limits.instances, cell_budget_s=_CLOCK_S, call_limit_s=2 * _CLOCK_S)
-        for one in clock
-    ]
+    asked += [replace(one, cell_budget_s=_CLOCK_S, call_limit_s=2 * _CLOCK_S) for one in clock]
     return tuple(asked)
 
 

@@ -44,6 +44,8 @@ LIMITS = (
 )
 
 _FAMILIES = ("qp", "qp-active", "lp", "socp", "socp-robust")
+# For a method that takes none of them because each has inequalities.
+_EQUALITIES = "osqp-class[kind=equality,n=10]"
 _SIZE = Size(10, 5)
 _BATCH = 3
 _INFEASIBLE = re.compile("feasib", re.IGNORECASE)
@@ -88,7 +90,9 @@ def check_method(
         return [CheckResult("available", False, missing)]
     results = [_declarations(choice)]
     ran: set[str] = set()
-    for name in _FAMILIES:
+    for name in (*_FAMILIES, _EQUALITIES):
+        if name == _EQUALITIES and ran:
+            continue
         family = families(name)
         found = _check_family(choice, families, family)
         results += found
@@ -250,10 +254,14 @@ def _check_infeasible(
 
 
 def _make_infeasible(problem: Instance) -> Instance:
-    """Keep all shapes and contradict a constraint: G₁ = −G₀ with a gap, or a negative radius."""
+    """Keep all shapes and contradict a row, G₁ = −G₀ or A₁ = A₀ with a gap, or a radius."""
     if problem.cones:
         cones = tuple(replace(cone, d=-1.0) for cone in problem.cones)
         return replace(problem, cones=cones, planted=None, sha256="")
+    if not problem.nineq:
+        A, b = problem.A.copy(), problem.b.copy()
+        A[1], b[1] = A[0], b[0] + 10.0 * (1.0 + abs(b[0]))
+        return replace(problem, A=A, b=b, planted=None, sha256="")
     G, h = problem.G.copy(), problem.h.copy()
     G[1] = -G[0]
     h[1] = -h[0] - 10.0 * (1.0 + abs(h[0]))

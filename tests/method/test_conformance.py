@@ -375,6 +375,20 @@ def test_fixed_families_stand_in(registry):
     assert "not the data" in results["lp[fixed=true]: infeasible problem"].detail
 
 
+class EqualitiesOnly(Quadratic):
+    def unsupported(self, instance):
+        return "no inequalities" if instance.nineq else super().unsupported(instance)
+
+
+def test_a_method_for_equalities_alone_has_a_family(registry):
+    results = run(EqualitiesOnly, registry)
+    name = "osqp-class[kind=equality,n=10]"
+    assert {f"{name}: {what}" for what in ("gradient", "all parameters")} <= set(results)
+    assert not [result for result in results.values() if not result.passed]
+    assert "infeasible" in results[f"{name}: infeasible problem"].detail
+    assert not [title for title in run(Quadratic, registry) if title.startswith("osqp-class")]
+
+
 def test_an_approximation_is_reported_and_not_judged(registry):
     results = run(Learned, registry)
     assert "not judged" in results["socp: gradient"].detail

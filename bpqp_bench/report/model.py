@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,6 +120,16 @@ class TableModule:
     requests: Callable[[Profile], tuple[Request, ...]]
     render: Callable[[Inputs], Table]
     suite: Suite = "reproduce"
+
+    def filled(
+        self,
+        caption: str,
+        panels: Iterable[Panel],
+        tidy: pd.DataFrame | Sequence[Mapping[str, Any]],
+    ) -> Table:
+        """Return the table with its panels, and with its tidy frame or the records of one."""
+        frame = tidy if isinstance(tidy, pd.DataFrame) else pd.DataFrame.from_records(list(tidy))
+        return Table(self.key, self.title, caption, tuple(panels), frame)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bpqp_bench.report.inputs import Inputs, MethodName
-from bpqp_bench.report.model import Cell, Column, Panel, Row
+from bpqp_bench.report.model import Cell, Column, Panel, Row, Tone
 from bpqp_bench.report.published import Published
 from bpqp_bench.report.text import (
     as_published,
@@ -19,7 +19,17 @@ from bpqp_bench.report.text import (
     significant,
     tiny,
 )
-from bpqp_bench.results.cells import PROTOCOLS, Cells, Outcome, Pass, Protocol, sort_sizes
+from bpqp_bench.results.cells import (
+    PROTOCOLS,
+    Cells,
+    Gradient,
+    Key,
+    Outcome,
+    Pass,
+    Protocol,
+    sort_sizes,
+)
+from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import PROFILES, Profile
 from bpqp_bench.statistics import PowerFit, fit_power, summarize
 
@@ -54,7 +64,13 @@ class Place:
     which: Pass = "total"
     section: str = ""
 
+    @property
+    def key(self) -> Key:
+        """What its cell is looked up by: family, size, key of the method."""
+        return self.family, self.size, self.method.key
 
+
+_R = TypeVar("_R")
 Entry = tuple[Column, Callable[[Place], Cell]]
 
 
@@ -81,8 +97,35 @@ def grid(
     long: bool = False,
 ) -> Panel:
     """Make a panel of places down and entries across."""
-    made = (Row(tuple(make(place) for _, make in entries), place.section) for place in rows)
-    return Panel(key, title, tuple(column for column, _ in entries), tuple(made), caption, long)
+    return panel_of(key, title, rows, entries, caption, long, lambda place: place.section)
+
+
+def panel_of(
+    key: str,
+    title: str,
+    rows: Iterable[_R],
+    entries: Sequence[tuple[Column, Callable[[_R], Cell]]],
+    caption: str = "",
+    long: bool = False,
+    section: Callable[[_R], str] = lambda row: "",
+) -> Panel:
+    """Make a panel of anything down and entries across: columns, and how their cells are made."""
+    made = tuple(Row(tuple(make(row) for _, make in entries), section(row)) for row in rows)
+    return Panel(key, title, tuple(column for column, _ in entries), made, caption, long)
+
+
+def request(
+    profile: Profile, methods: Iterable[str], families: Iterable[str], **limits: Any
+) -> Request:
+    """Ask for methods on families as a profile says, save for the fields named in ``limits``."""
+    fields: dict[str, Any] = {
+        "sizes": profile.sizes,
+        "instances": profile.instances,
+        "call_limit_s": profile.call_limit_s,
+        "build_limit_s": profile.build_limit_s,
+        "cell_budget_s": profile.cell_budget_s,
+    }
+    return Request(tuple(methods), tuple(families), **fields | limits)
 
 
 def base_name(key: str) -> str:
@@ -112,6 +155,11 @@ def method_cell(cells: Cells, method: MethodName, protocol: Protocol = "call") -
     return Cell(method.label, method.label.lower(), notes=notes)
 
 
+def method_entry(cells: Cells, protocol: Protocol = "call") -> Entry:
+    """Return the column of the methods' names."""
+    return Column("Method", numeric=False), lambda row: method_cell(cells, row.method, protocol)
+
+
 def published_text(figure: Published | None, unit: str) -> str:
     """Print "paper 3.33 ± 0.98" in the unit of the cell, nothing where there is no figure."""
     if figure is None:
@@ -127,13 +175,13 @@ def size_cell(size: str) -> Cell:
 
 def missing_cell(outcome: Outcome, below: str = "") -> Cell:
     """Print what stands for a figure that does not exist: ">limit", "failed", "—", "not run"."""
-    tone = "missing" if outcome.state in ("missing", "unsupported", "unavailable") else "fail"
+    absent = outcome.state in ("missing", "unsupported", "unavailable")
     return Cell(
         outcome_text(outcome),
         outcome.limit_s if outcome.state == "timeout" else None,
         below=below,
         notes=outcome.notes,
-        tone="missing" if tone == "missing" else "fail",
+        tone="missing" if absent else "fail",
     )
 
 
@@ -144,7 +192,7 @@ def time_cell(
 
     "≥" before it where calls hit the limit and are missing.
     """
-    key = (place.family, place.size, place.method.key)
+    key = place.key
     outcome = cells.outcome(*key)
     if outcome.state != "measured":
         return missing_cell(outcome, below)
@@ -204,6 +252,15 @@ def number_cell(value: float, show: Callable[[float], str] = tiny, **more: Any) 
     if not math.isfinite(value):
         return Cell("n/a", tone="muted")
     return Cell(show(value), value, **more)
+
+
+def right_cell(found: Gradient, unjudged: str) -> Cell:
+    """Print how many gradients are right, of those that can be judged."""
+    if not found.judged:
+        return Cell(unjudged, tone="muted")
+    text = f"{found.right}/{found.judged}"
+    tone: Tone = "wrong" if found.mark == "wrong" else ""
+    return Cell(text, found.right / found.judged, tone=tone)
 
 
 def fit_cells(

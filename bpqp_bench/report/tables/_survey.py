@@ -190,7 +190,7 @@ def batch_cell(inputs: Inputs, method: MethodName) -> Cell:
 
 def record(cells: Mapping[int, Cells], batch: int, place: Place) -> dict[str, Any]:
     """Return what is known of one cell, in seconds for one instance and bytes."""
-    one, key = cells[batch], (place.family, place.size, place.method.key)
+    one, key = cells[batch], place.key
     outcome, gradient = one.outcome(*key), one.gradient(*key)
     found: dict[str, Any] = {
         **{"family": place.family, "size": place.size, "batch": batch},

@@ -22,6 +22,7 @@ from bpqp_bench.report.tables._common import (
     grid,
     method_cell,
     places,
+    right_cell,
     size_cell,
     time_cell,
     with_best,
@@ -127,7 +128,7 @@ class Times:
 
     def measured(self, place: Place, protocol: Protocol) -> dict[str, float]:
         """Return mean, deviation, median and paired ratio to BPQP with its interval, seconds."""
-        key = (place.family, place.size, place.method.key, place.which, protocol)
+        key = (*place.key, place.which, protocol)
         if key not in self._measured:
             self._measured[key] = self._measure(place, protocol)
         return self._measured[key]
@@ -145,9 +146,9 @@ class Times:
         return dict(zip(_STATISTICS, values, strict=True))
 
     def _record(self, place: Place) -> dict[str, Any]:
-        cells, key = self.inputs.cells, (place.family, place.size, place.method.key)
-        outcome, published = cells.outcome(*key), self.published(place)
-        gradient = cells.gradient(*key)
+        cells = self.inputs.cells
+        outcome, published = cells.outcome(*place.key), self.published(place)
+        gradient = cells.gradient(*place.key)
         active = cells.active(place.family, place.size)
         record: dict[str, Any] = {
             "dataset": place.section,
@@ -185,22 +186,17 @@ class Times:
         return method_cell(self.inputs.cells, place.method, protocol)
 
     def _answered(self, place: Place) -> bool:
-        outcome = self.inputs.cells.outcome(place.family, place.size, place.method.key)
-        return outcome.state == "measured"
+        return self.inputs.cells.outcome(*place.key).state == "measured"
 
     def _count(self, place: Place) -> Cell:
-        outcome = self.inputs.cells.outcome(place.family, place.size, place.method.key)
-        tone = "" if self._answered(place) else "muted"
-        return Cell(str(outcome.n), float(outcome.n), tone="muted" if tone else "")
+        n = self.inputs.cells.outcome(*place.key).n
+        return Cell(str(n), float(n), tone="" if self._answered(place) else "muted")
 
     def _right(self, place: Place) -> Cell:
-        found = self.inputs.cells.gradient(place.family, place.size, place.method.key)
-        if not self._answered(place) or not found.judged:
-            text = "n/a" if self._answered(place) else ""
-            return Cell(f"{text}{MARKS[found.mark]}" if text else "", tone="muted")
-        tone = "wrong" if found.mark == "wrong" else ""
-        text = f"{found.right}/{found.judged}"
-        return Cell(text, found.right / found.judged, tone="wrong" if tone else "")
+        found = self.inputs.cells.gradient(*place.key)
+        if not self._answered(place):
+            return Cell("", tone="muted")
+        return right_cell(found, f"n/a{MARKS[found.mark]}")
 
     def _comparable(self, place: Place) -> bool:
         base = self.inputs.names.method(BASE).key
@@ -249,5 +245,5 @@ class Times:
 
 def peak_memory(inputs: Inputs, place: Place) -> float | None:
     """Return the largest peak memory of a cell's calls in bytes, None where it is not known."""
-    found = inputs.cells.values(place.family, place.size, place.method.key, "peak_memory")
+    found = inputs.cells.values(*place.key, "peak_memory")
     return None if found.empty else float(found.max())

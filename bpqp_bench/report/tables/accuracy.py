@@ -20,10 +20,11 @@ from bpqp_bench.report.tables._common import (
     base_name,
     grid,
     is_short,
-    method_cell,
+    method_entry,
     missing_cell,
     number_cell,
     places,
+    request,
     size_cell,
     table_sizes,
 )
@@ -70,22 +71,15 @@ def requests(profile: Profile) -> tuple[Request, ...]:
     small = is_short(profile)
     shares = _SHARES[1:2] if small else _SHARES
 
-    def ask(methods: tuple[str, ...], families: tuple[str, ...]) -> Request:
-        return Request(
-            methods=methods,
-            families=families,
-            sizes=profile.sizes,
-            instances=min(profile.instances, _MOST_INSTANCES),
-            call_limit_s=profile.call_limit_s,
-            build_limit_s=profile.build_limit_s,
-            cell_budget_s=profile.accuracy_budget_s,
-        )
-
+    limits = {
+        "instances": min(profile.instances, _MOST_INSTANCES),
+        "cell_budget_s": profile.accuracy_budget_s,
+    }
     further = (*_FURTHER, *(f"qp-active[active_share={share:g}]" for share in shares))
     return (
-        ask(_FEW_METHODS if small else _METHODS, further),
-        ask(METHODS, tuple(FAMILIES)),
-        ask(LP_ONLY, ("lp",)),
+        request(profile, _FEW_METHODS if small else _METHODS, further, **limits),
+        request(profile, METHODS, FAMILIES, **limits),
+        request(profile, LP_ONLY, ("lp",), **limits),
     )
 
 
@@ -117,10 +111,7 @@ def render(inputs: Inputs) -> Table:
         return _methods(inputs, family)
 
     every = places(families, methods, sizes)
-    names: Entry = (
-        Column("Method", numeric=False),
-        lambda place: method_cell(inputs.cells, place.method),
-    )
+    names = method_entry(inputs.cells)
     cosine = grid(
         "table3-cosine",
         "Distance to the reference gradient",
@@ -132,14 +123,9 @@ def render(inputs: Inputs) -> Table:
             (Column("paper", "L2 error, all sizes"), _paper),
         ],
     )
-    answered = [place for place in every if inputs.cells.outcome(*_key(place)).state == "measured"]
-    tidy = pd.DataFrame.from_records([_record(inputs, place) for place in every])
+    answered = [place for place in every if inputs.cells.outcome(*place.key).state == "measured"]
     panels = (cosine, _everything(inputs, names, answered))
-    return Table(TABLE.key, TABLE.title, _CAPTION, panels, tidy)
-
-
-def _key(place: Place) -> tuple[str, str, str]:
-    return place.family, place.size, place.method.key
+    return TABLE.filled(_CAPTION, panels, [_record(inputs, place) for place in every])
 
 
 def _methods(inputs: Inputs, family: str) -> list[MethodName]:
@@ -201,17 +187,17 @@ def _paper(row: Place) -> Cell:
 
 def _everything(inputs: Inputs, names: Entry, answered: list[Place]) -> Panel:
     def count(place: Place) -> Cell:
-        found = len(inputs.cells.regular(*_key(place), _COSINE))
+        found = len(inputs.cells.regular(*place.key, _COSINE))
         return Cell(str(found), float(found))
 
     def apart(place: Place) -> Cell:
-        found = inputs.cells.apart(*_key(place))
+        found = inputs.cells.apart(*place.key)
         return Cell(str(found), float(found), tone="" if found else "muted")
 
     def entry(
         column: Column, name: str, how: str, unit: str, read: Callable[..., pd.Series]
     ) -> Entry:
-        return column, lambda place: _measure(read(*_key(place), name), how, unit)
+        return column, lambda place: _measure(read(*place.key, name), how, unit)
 
     cells = inputs.cells
     regular, degenerate = cells.regular, cells.degenerate
@@ -257,10 +243,10 @@ def _measure(values: pd.Series, how: str, unit: str) -> Cell:
 
 
 def _record(inputs: Inputs, place: Place) -> dict[str, Any]:
-    outcome = inputs.cells.outcome(*_key(place))
+    outcome = inputs.cells.outcome(*place.key)
 
     def regular(name: str) -> pd.Series:
-        return inputs.cells.regular(*_key(place), f"accuracy.q.{name}")
+        return inputs.cells.regular(*place.key, f"accuracy.q.{name}")
 
     record: dict[str, Any] = {
         "dataset": place.section,
@@ -270,14 +256,14 @@ def _record(inputs: Inputs, place: Place) -> dict[str, Any]:
         "label": place.method.label,
         "outcome": outcome.state,
         "n": len(regular("l2")),
-        "degenerate": inputs.cells.apart(*_key(place)),
+        "degenerate": inputs.cells.apart(*place.key),
     }
     for name in ("one_minus_cos", "rel_l2", "l2"):
         values = regular(name)
         record |= {f"{name}_median": values.median(), f"{name}_worst": values.max()}
     record |= {"l2_mean": regular("l2").mean(), "l2_std": regular("l2").std()}
     for name in (*_FORWARD, "solution_error"):
-        record[f"{name}_worst"] = inputs.cells.values(*_key(place), name).max()
+        record[f"{name}_worst"] = inputs.cells.values(*place.key, name).max()
     record["notes"] = "; ".join(outcome.notes)
     return record
 

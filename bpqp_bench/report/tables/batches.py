@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-import pandas as pd
-
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.tables._common import (
@@ -16,7 +14,7 @@ from bpqp_bench.report.tables._common import (
     base_name,
     grid,
     is_short,
-    method_cell,
+    method_entry,
     time_cell,
     with_best,
 )
@@ -107,9 +105,7 @@ def render(inputs: Inputs) -> Table:
         if places:
             panels.append(_panel(inputs, cells, places))
         records += [record(cells, batch, place) for place in places for batch in cells]
-    return Table(
-        TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
-    )
+    return TABLE.filled(_CAPTION, panels, records)
 
 
 def _panel(inputs: Inputs, cells: dict[int, Cells], places: list[Place]) -> Panel:
@@ -128,7 +124,7 @@ def _panel(inputs: Inputs, cells: dict[int, Cells], places: list[Place]) -> Pane
             f"{family}, {size}",
             places,
             [
-                (Column("Method", numeric=False), lambda place: method_cell(first, place.method)),
+                method_entry(first),
                 (Column("batch", numeric=False), lambda place: batch_cell(inputs, place.method)),
                 *(entry(which, batch) for which in PASSES for batch in cells),
             ],

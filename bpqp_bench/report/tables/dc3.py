@@ -14,10 +14,11 @@ from bpqp_bench.report.tables._common import (
     exponent_entries,
     fit_cells,
     grid,
-    method_cell,
+    method_entry,
     missing_cell,
     number_cell,
     places,
+    request,
     size_cell,
     table_sizes,
 )
@@ -42,17 +43,7 @@ _CAPTION = (
 def requests(profile: Profile) -> tuple[Request, ...]:
     """Ask for DC3, trained as the profile says, and for two methods that solve each instance."""
     trained = f"dc3[epochs={profile.dc3_epochs},samples={profile.dc3_samples}]"
-    return (
-        Request(
-            methods=(trained, *OTHERS),
-            families=tuple(FAMILIES),
-            sizes=profile.sizes,
-            instances=profile.instances,
-            call_limit_s=profile.call_limit_s,
-            build_limit_s=profile.build_limit_s,
-            cell_budget_s=profile.cell_budget_s,
-        ),
-    )
+    return (request(profile, (trained, *OTHERS), FAMILIES),)
 
 
 def dc3_methods(inputs: Inputs) -> list[MethodName]:
@@ -96,7 +87,7 @@ def render(inputs: Inputs) -> Table:
             ]
         )
         tidy = tidy.merge(extra, on=["family", "size", "method"], how="left")
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), tidy)
+    return TABLE.filled(_CAPTION, panels, tidy)
 
 
 _QUALITY = {
@@ -119,17 +110,15 @@ def _training_s(rows: pd.DataFrame) -> pd.Series:
 
 def _median(inputs: Inputs, place: Place, name: str) -> float:
     if name == "build_s":
-        rows = inputs.cells.measured(place.family, place.size, place.method.key)
-        return float(_training_s(rows).median())
+        return float(_training_s(inputs.cells.measured(*place.key)).median())
     column = "accuracy.q.one_minus_cos" if name == "one_minus_cos" else name
-    found = inputs.cells.values(place.family, place.size, place.method.key, column)
-    return float(found.median())
+    return float(inputs.cells.values(*place.key, column).median())
 
 
 def _quality(inputs: Inputs, times: Times) -> Panel:
     def entry(name: str, label: str) -> Entry:
         def cell(place: Place) -> Cell:
-            outcome = inputs.cells.outcome(place.family, place.size, place.method.key)
+            outcome = inputs.cells.outcome(*place.key)
             if outcome.state != "measured":
                 return missing_cell(outcome) if name == "build_s" else Cell("")
             show = significant if name == "build_s" else tiny
@@ -143,10 +132,7 @@ def _quality(inputs: Inputs, times: Times) -> Panel:
         places(times.families, times.methods, times.sizes),
         [
             (Column("Size", numeric=False), lambda place: size_cell(place.size)),
-            (
-                Column("Method", numeric=False),
-                lambda place: method_cell(inputs.cells, place.method),
-            ),
+            method_entry(inputs.cells),
             *(entry(name, label) for name, label in _QUALITY.items()),
         ],
         caption=(
@@ -162,15 +148,11 @@ def _slopes(inputs: Inputs, times: Times) -> Panel:
     def fit(place: Place, which: Pass, protocol: Protocol) -> PowerFit | None:
         return fit_cells(inputs.cells, place.family, place.method.key, which, protocol)
 
-    names: Entry = (
-        Column("Method", numeric=False),
-        lambda place: method_cell(inputs.cells, place.method),
-    )
     return grid(
         "table5-slopes",
         "Exponent of time over n",
         places(times.families, times.methods),
-        [names, *exponent_entries(fit, times.passes, local=False)],
+        [method_entry(inputs.cells), *exponent_entries(fit, times.passes, local=False)],
         caption="Linear growth is an exponent of 1; see the scaling table for how it is fitted.",
     )
 

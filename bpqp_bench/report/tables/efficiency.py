@@ -5,7 +5,14 @@ from __future__ import annotations
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Table, TableModule
 from bpqp_bench.report.published import SOURCE, Published, published_time
-from bpqp_bench.report.tables._common import LEGEND, SETTINGS, Place, published_text, table_sizes
+from bpqp_bench.report.tables._common import (
+    LEGEND,
+    SETTINGS,
+    Place,
+    published_text,
+    request,
+    table_sizes,
+)
 from bpqp_bench.report.tables._times import Times
 from bpqp_bench.results.cells import PROTOCOLS
 from bpqp_bench.runner.plan import Request
@@ -30,19 +37,7 @@ _CAPTION = (
 
 def requests(profile: Profile) -> tuple[Request, ...]:
     """Ask for every method on QP, LP and SOCP, and for the paper's own LP under CVXPY."""
-
-    def ask(methods: tuple[str, ...], families: tuple[str, ...]) -> Request:
-        return Request(
-            methods=methods,
-            families=families,
-            sizes=profile.sizes,
-            instances=profile.instances,
-            call_limit_s=profile.call_limit_s,
-            build_limit_s=profile.build_limit_s,
-            cell_budget_s=profile.cell_budget_s,
-        )
-
-    return (ask(METHODS, tuple(FAMILIES)), ask(LP_ONLY, ("lp",)))
+    return (request(profile, METHODS, FAMILIES), request(profile, LP_ONLY, ("lp",)))
 
 
 def table_methods(inputs: Inputs, family: str) -> list[MethodName]:
@@ -72,7 +67,7 @@ def render(inputs: Inputs) -> Table:
     )
     panels = [times.panel(protocol) for protocol in PROTOCOLS]
     panels += [times.statistics(family) for family in families]
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), times.tidy)
+    return TABLE.filled(_CAPTION, panels, times.tidy)
 
 
 def _published(place: Place) -> Published | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from bpqp_bench.report.inputs import Inputs
-from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
+from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
 from bpqp_bench.report.published import table
-from bpqp_bench.report.tables._common import LEGEND, SETTINGS, Place
+from bpqp_bench.report.tables._common import LEGEND, SETTINGS, Place, panel_of, request
 from bpqp_bench.report.tables._times import Times, peak_memory
 from bpqp_bench.report.text import as_published, memory
 from bpqp_bench.results.cells import PROTOCOLS, sort_sizes
@@ -29,13 +32,13 @@ _CAPTION = (
 def requests(profile: Profile) -> tuple[Request, ...]:
     """Ask for the methods that the paper runs at large scale."""
     return (
-        Request(
-            methods=METHODS,
-            families=(FAMILY,),
+        request(
+            profile,
+            METHODS,
+            (FAMILY,),
             sizes=profile.large_sizes,
             instances=profile.large_instances,
             call_limit_s=profile.large_call_limit_s,
-            build_limit_s=profile.build_limit_s,
             cell_budget_s=profile.large_cell_budget_s,
         ),
     )
@@ -72,35 +75,29 @@ def render(inputs: Inputs) -> Table:
     )
     panels = [*(times.panel(protocol) for protocol in PROTOCOLS), _notebook()]
     panels.append(times.statistics(FAMILY))
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), times.tidy)
+    return TABLE.filled(_CAPTION, panels, times.tidy)
 
 
 def _notebook() -> Panel:
     """Return what the authors' notebook prints, at its own sizes."""
-    printed = table("table2_notebook")
-    sizes = list(dict.fromkeys(printed["size"]))
-    columns = [Column("Method", numeric=False)]
-    columns += [
-        Column(size, which.capitalize()) for which in ("backward", "total") for size in sizes
-    ]
-    rows = [
-        Row(
-            (
-                Cell(str(method)),
-                *(
-                    Cell(as_published(float(value), None), float(value))
-                    for which in ("backward", "total")
-                    for value in found.set_index("size")[f"{which}_s"].reindex(sizes)
-                ),
-            )
-        )
-        for method, found in printed.groupby("method", sort=False)
-    ]
-    return Panel(
+    printed = table("table2_notebook").set_index(["method", "size"])
+    methods, sizes = (dict.fromkeys(printed.index.get_level_values(i)) for i in (0, 1))
+
+    def entry(which: str, size: str) -> tuple[Column, Callable[[str], Cell]]:
+        def cell(method: str) -> Cell:
+            value = float(printed[f"{which}_s"].get((method, size), math.nan))
+            return Cell(as_published(value, None), value)
+
+        return Column(size, which.capitalize()), cell
+
+    return panel_of(
         "table2-notebook",
         "Printed by the authors' notebook (s)",
-        tuple(columns),
-        tuple(rows),
+        methods,
+        [
+            (Column("Method", numeric=False), Cell),
+            *(entry(which, size) for which in ("backward", "total") for size in sizes),
+        ],
         caption=(
             "Not measured here: the authors' machine and clock (OSQP's solve alone for BPQP and "
             "for Exact's forward pass, the inversion alone for Exact's backward pass, qpth on a "

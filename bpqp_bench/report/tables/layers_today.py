@@ -16,7 +16,9 @@ from bpqp_bench.report.tables._common import (
     grid,
     is_short,
     method_cell,
+    method_entry,
     number_cell,
+    right_cell,
     time_cell,
     with_best,
 )
@@ -102,9 +104,7 @@ def render(inputs: Inputs) -> Table:
                 for name in names
             ]
     panels.sort(key=lambda panel: panel.long)
-    return Table(
-        TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
-    )
+    return TABLE.filled(_CAPTION, panels, records)
 
 
 def _totals(
@@ -136,7 +136,7 @@ def _totals(
             label,
             [Place(family, name) for name in names],
             [
-                (Column("Method", numeric=False), lambda place: method_cell(first, place.method)),
+                method_entry(first),
                 *(entry(batch, size) for batch, one in cells.items() for size in one.sizes(family)),
                 (Column("batch", numeric=False), lambda place: batch_cell(inputs, place.method)),
                 (Column("devices", numeric=False), lambda place: _devices(inputs, place.method)),
@@ -169,18 +169,11 @@ def _passes(cells: dict[int, Cells], family: str, label: str, names: list[Method
         return Column(which, "Time (ms)"), cell
 
     def right(place: Place) -> Cell:
-        found = at(place).gradient(family, place.size, place.method.key)
-        if not found.judged:
-            return Cell(MARKS[found.mark].strip(), tone="muted")
-        share = found.right / found.judged
-        return Cell(
-            f"{found.right}/{found.judged}", share, tone="wrong" if found.mark == "wrong" else ""
-        )
+        found = at(place).gradient(*place.key)
+        return right_cell(found, MARKS[found.mark].strip())
 
     def number(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
-        return lambda place: number_cell(
-            float(at(place).values(family, place.size, place.method.key, column).max()), show
-        )
+        return lambda place: number_cell(float(at(place).values(*place.key, column).max()), show)
 
     return with_best(
         grid(

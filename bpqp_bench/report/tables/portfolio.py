@@ -65,7 +65,7 @@ def render(inputs: Inputs) -> Table:
         panels += _speed(load_json(folder.speed))
         panels += _gradients(load_json(folder.gradients))
     panels = panels or [not_run(TABLE.key)]
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), tidy(results))
+    return TABLE.filled(_CAPTION, panels, tidy(results))
 
 
 _WHAT = {metric.name: metric.label for metric in METRICS}

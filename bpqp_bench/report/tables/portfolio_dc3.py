@@ -49,7 +49,7 @@ def render(inputs: Inputs) -> Table:
     frame = tidy(results)
     if len(frame):
         frame = frame[frame["name"].isin(_ROWS)]
-    return Table(TABLE.key, TABLE.title, _CAPTION, tuple(panels), frame)
+    return TABLE.filled(_CAPTION, panels, frame)
 
 
 TABLE = TableModule("table6", "Table 6: Portfolio with DC3", 45, no_requests, render)

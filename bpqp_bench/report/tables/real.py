@@ -19,7 +19,7 @@ from bpqp_bench.report.tables._common import (
     base_name,
     grid,
     is_short,
-    method_cell,
+    method_entry,
     number_cell,
 )
 from bpqp_bench.report.tables._survey import at_best, modern, scope
@@ -198,8 +198,8 @@ def render(inputs: Inputs) -> Table:
         def cell(place: Place) -> Cell:
             mine = found[found["method"] == place.method.key]
             number = int((mine["verdict"] == verdict).sum())
-            tone = "fail" if number and verdict in ("silent", "refused falsely") else ""
-            return Cell(str(number), float(number), tone="fail" if tone else "")
+            bad = number and verdict in ("silent", "refused falsely")
+            return Cell(str(number), float(number), tone="fail" if bad else "")
 
         return Column(dict(_COUNTS)[verdict], f"of {problems} problems"), cell
 
@@ -215,17 +215,13 @@ def render(inputs: Inputs) -> Table:
         "What became of the problems",
         [Place("", name) for name in shown],
         [
-            (
-                Column("Method", numeric=False),
-                lambda place: method_cell(inputs.cells, place.method),
-            ),
+            method_entry(inputs.cells),
             *(count(verdict) for verdict, _ in _COUNTS),
             (Column(f"the {times['common']} that all have right", "ms"), mean("all")),
             (Column("all, others at the limit", "ms"), mean("priced")),
         ],
     )
-    panels = (panel,) if shown else ()
-    return Table(TABLE.key, TABLE.title, _CAPTION, panels, found)
+    return TABLE.filled(_CAPTION, [panel] if shown else [], found)
 
 
 def _times(found: pd.DataFrame, methods: list[MethodName], inputs: Inputs) -> dict[str, Any]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from bpqp_bench.report.inputs import Inputs, MethodName
-from bpqp_bench.report.model import Column, Table, TableModule
+from bpqp_bench.report.model import Table, TableModule
 from bpqp_bench.report.tables._common import (
-    Entry,
     exponent_entries,
     fit_cells,
     grid,
-    method_cell,
+    method_entry,
     places,
 )
 from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
@@ -55,11 +52,7 @@ def render(inputs: Inputs) -> Table:
         PASSES,
         local=True,
     )
-    names: Entry = (
-        Column("Method", numeric=False),
-        lambda place: method_cell(inputs.cells, place.method),
-    )
-    panel = grid("scaling-exponents", "Exponents", rows, [names, *entries])
+    panel = grid("scaling-exponents", "Exponents", rows, [method_entry(inputs.cells), *entries])
     records = [
         {"dataset": place.section, "family": place.family, "method": place.method.key}
         | {"label": place.method.label, "pass": which, "protocol": protocol}
@@ -68,7 +61,7 @@ def render(inputs: Inputs) -> Table:
         for protocol in PROTOCOLS
         for which in PASSES
     ]
-    return Table(TABLE.key, TABLE.title, _CAPTION, (panel,), pd.DataFrame.from_records(records))
+    return TABLE.filled(_CAPTION, [panel], records)
 
 
 def _methods(inputs: Inputs, family: str) -> list[MethodName]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import pandas as pd
-
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Cell, Column, Panel, Row, Table, TableModule
-from bpqp_bench.report.tables._common import LEGEND, MARKS, is_short, missing_cell
+from bpqp_bench.report.tables._common import LEGEND, MARKS, is_short, missing_cell, request
 from bpqp_bench.report.text import significant, tiny
 from bpqp_bench.results.cells import PASSES
 from bpqp_bench.runner.plan import Request
@@ -42,13 +40,12 @@ def requests(profile: Profile) -> tuple[Request, ...]:
     small = is_short(profile)
     pairs = _FEW if small else tuple(itertools.product(FORWARD, BACKWARD))
     return (
-        Request(
-            methods=tuple(pair(*names) for names in pairs),
-            families=tuple(FAMILIES),
+        request(
+            profile,
+            (pair(*names) for names in pairs),
+            FAMILIES,
             sizes=profile.sizes if small else _SIZES,
             instances=min(profile.instances, _MOST_INSTANCES),
-            call_limit_s=profile.call_limit_s,
-            build_limit_s=profile.build_limit_s,
             cell_budget_s=None if profile.cell_budget_s is None else profile.cell_budget_s / 4,
         ),
     )
@@ -83,9 +80,7 @@ def render(inputs: Inputs) -> Table:
             *(Column(name, "backward") for name in backward),
         )
         panels.append(Panel(f"solvers-{family}-{size}", f"{label}, {size}", columns, rows))
-    return Table(
-        TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
-    )
+    return TABLE.filled(_CAPTION, panels, records)
 
 
 _NO_PAIR: tuple[Cell, dict[str, Any]] = (Cell("", tone="muted"), {})

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-import pandas as pd
-
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
-from bpqp_bench.report.tables._common import Entry, Place, grid, method_cell
+from bpqp_bench.report.tables._common import Entry, Place, grid, method_entry
 from bpqp_bench.report.tables._survey import ask, at_best, scope
 from bpqp_bench.report.text import significant, tiny
 from bpqp_bench.runner.plan import Request
@@ -77,9 +75,7 @@ def render(inputs: Inputs) -> Table:
                     for method, curve in found.items()
                     for tolerance, (error, time) in curve.items()
                 ]
-    return Table(
-        TABLE.key, TABLE.title, _CAPTION, tuple(panels), pd.DataFrame.from_records(records)
-    )
+    return TABLE.filled(_CAPTION, panels, records)
 
 
 def _panel(
@@ -101,10 +97,7 @@ def _panel(
         f"{family}, {size}",
         [Place(family, method, size) for method in found],
         [
-            (
-                Column("Method", numeric=False),
-                lambda place: method_cell(inputs.cells, place.method),
-            ),
+            method_entry(inputs.cells),
             *(entry(tolerance) for tolerance in tolerances),
         ],
     )

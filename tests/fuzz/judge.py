@@ -12,6 +12,7 @@ import torch
 
 from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers import BPQP
+from bpqp_bench.layers.bpqp import BPQPWarning
 
 from . import truth
 from .kinds import NAMES, Array, Batch, Problem, make
@@ -29,7 +30,7 @@ OUTCOMES = (
     "crash",
     "wrong silently",
 )
-FAULTS = OUTCOMES[4:]
+FAULTS = OUTCOMES[5:]
 PAIRS = (
     "active-set/direct",
     "osqp/osqp",
@@ -63,19 +64,20 @@ class Answer:
     lam: Array
     gradients: dict[str, Array | None]
     facts: dict[str, Any]
-    warned: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def doubts(self) -> str:
         """What it says against its own solution."""
         status = str(self.facts.get("status"))
-        return status if status != "solved" else "warning" if self.warned else ""
+        warned = any("forward pass" in text for text in self.warnings)
+        return status if status != "solved" else "warning" if warned else ""
 
     @property
     def flags(self) -> str:
         """What it says against its solution or its gradient."""
         gradient = str(self.facts.get("gradient"))
-        return self.doubts or (gradient if gradient != "exact" else "")
+        return self.doubts or (gradient if gradient != "exact" else ", ".join(self.warnings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +180,7 @@ def ask(problem: Problem, pair: str, v: Array) -> Answer | Refusal:
             return Refusal(error)
         except Exception as error:
             return Refusal(f"{type(error).__name__}: {error}")
-    warned = any(type(w.message).__name__ == "BPQPWarning" for w in caught)
+    said = tuple(str(w.message) for w in caught if issubclass(w.category, BPQPWarning))
     nu, lam = (part.numpy() for part in layer.multipliers)
     found = {name: _gradient(part) for name, part in given.items()}
     if problem.parts:
@@ -188,7 +190,7 @@ def ask(problem: Problem, pair: str, v: Array) -> Answer | Refusal:
         found["h"] = np.concatenate(
             [sign * side for sign, side in zip(signs, sides, strict=True) if side is not None]
         )
-    return Answer(z.detach().double().numpy(), nu, lam, found, layer.last_info[0], warned)
+    return Answer(z.detach().double().numpy(), nu, lam, found, layer.last_info[0], said)
 
 
 def _gradient(part: torch.Tensor | None) -> Array | None:
@@ -226,39 +228,31 @@ def _refusal(problem: Problem, answer: Refusal) -> Finding:
     return Finding("refused falsely", f"is {true}: {answer.error}")
 
 
-def _point(  # noqa: PLR0911
-    problem: Problem, answer: Answer, at: truth.Optimum | None
-) -> Finding:
+def _point(problem: Problem, answer: Answer, at: truth.Optimum | None) -> Finding:
     """Judge z*, ν*, λ*."""
-    single = bool(problem.single)
-    worst, _, _ = truth.conditions(problem, answer.z, answer.nu, answer.lam)
+    worst = truth.conditions(problem, answer.z, answer.nu, answer.lam)[0]
+    wrong = "wrong, flagged" if answer.doubts else "wrong silently"
+    seen = f"KKT residual {worst:.1e} ({answer.flags or 'no flag'})"
+    if problem.verdict not in ("", "solution"):
+        decided = max(worst, problem.gap) > truth.DECIDED
+        return Finding(
+            wrong if decided else "undecided", f"is {problem.verdict} by {problem.gap:.0e}, {seen}"
+        )
     if worst <= truth.RIGHT:
         return Finding("right")
-    wrong = "wrong, flagged" if answer.doubts else "wrong silently"
     if at is not None:
         error = _distance(problem, at, answer.z)
         # float64 cannot do better than the condition of the system allows.
-        allowed = max(1e-5 if single else _NEAR, 1e2 * at.condition * 2.0**-52)
-        if error > allowed:
-            return Finding(wrong, f"z is off by {error:.1e} {_flags(answer)}")
-        return Finding("right")
+        allowed = max(1e-5 if problem.single else _NEAR, 1e2 * at.condition * 2.0**-52)
+        return Finding(wrong if error > allowed else "right", f"z is off by {error:.1e}, {seen}")
     if problem.z is not None and np.abs(answer.z - problem.z).max() <= 1e-9 * (
         np.abs(problem.z).max() or 1.0
     ):
         return Finding("right")
     true = truth.verdict(problem)
-    if true in ("infeasible", "unbounded", "not convex", "not finite"):
-        return Finding(wrong, f"is {true}, KKT residual {worst:.1e} {_flags(answer)}")
-    point = truth.by_clarabel(problem)
-    if point is None or truth.conditions(problem, *point)[0] > truth.RIGHT:
-        return Finding("undecided", f"no truth; KKT residual {worst:.1e}")
-    if worst > (1e-5 if single else 1e-7):
-        return Finding(wrong, f"KKT residual {worst:.1e} {_flags(answer)}")
-    return Finding("undecided", f"KKT residual {worst:.1e}")
-
-
-def _flags(answer: Answer) -> str:
-    return f"({answer.flags})" if answer.flags else ""
+    far = true != "solution" or worst > (1e-5 if problem.single else 1e-7)
+    decided = true != "undecided" and far
+    return Finding(wrong if decided else "undecided", f"is {true}, {seen}")
 
 
 def _reach(problem: Problem, at: truth.Optimum) -> float:
@@ -320,8 +314,8 @@ def _gradient_error(
         return 0.0
     # Rounding leaves in z̃ a part of what it would be without rows.
     curve = float(np.abs(D[:, None] * problem.P * D).max())
-    rounding = max(1e2 * at.condition * 2.0**-52, 1e-14)
-    free = rounding * float(np.abs(D * v).max()) / curve if curve > 0.0 else 0.0
+    rounding = min(10.0 * at.condition * 2.0**-52, _GRADIENT)
+    free = 10.0 * rounding * float(np.abs(D * v).max()) / curve if curve > 0.0 else 0.0
     noise = max(1e-6 if problem.single else _ADJOINT, rounding) * natural + free
     off, exact = (part - true) / _column(rows, true), true / _column(rows, true)
     if name in "PAG":
@@ -336,8 +330,87 @@ def _column(rows: Array, like: Array) -> Array:
     return rows[:, None] if like.ndim > 1 else rows
 
 
+# -- batches ----------------------------------------------------------------------------------
+
+
 def _batch(batch: Batch, pair: str, rng: np.random.Generator) -> Finding:
-    raise NotImplementedError
+    """Judge a batch: with ``on_failure="nan"`` every instance, with "raise" the error."""
+    problems, count = batch.problems, len(batch.problems)
+    v = np.stack([_upstream(problem, rng) for problem in problems])
+    given = {
+        name: _tensor(
+            getattr(problems[0], name)
+            if name in batch.shared
+            else np.stack([getattr(problem, name) for problem in problems]),
+            name,
+            problems[0],
+        )
+        for name in NAMES
+    }
+    layer = _layer(pair, on_failure="nan")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            z = layer(*given.values())
+            (z.nan_to_num() * torch.from_numpy(v)).sum().backward()
+        except Exception as error:
+            return Finding("crash", f"{type(error).__name__}: {error}")
+    said = tuple(str(w.message) for w in caught if issubclass(w.category, BPQPWarning))
+    nu, lam = (part.numpy() for part in layer.multipliers)
+    found = {name: _gradient(part) for name, part in given.items()}
+    findings, refused, sums = [], [], True
+    for i, problem in enumerate(problems):
+        facts = layer.last_info[i]
+        at = z[i].detach().numpy()
+        own = {
+            name: None if name in batch.shared or part is None else part[i]
+            for name, part in found.items()
+        }
+        if facts["status"] == "failed":
+            refused.append(i)
+            finding = judge(problem, Refusal(InstanceError(str(facts.get("error")))), v[i], rng)
+            if not np.isnan(at).all() or any(
+                part is not None and part.any() for part in own.values()
+            ):
+                finding = Finding("wrong silently", f"instance {i} failed, and is not NaN and zero")
+        else:
+            answer = Answer(at, nu[i], lam[i], own, facts, said)
+            finding = judge(problem, answer, v[i], rng)
+            sums = sums and finding.outcome == "right"
+        findings.append(Finding(finding.outcome, f"instance {i}: {finding.why}"))
+    if sums and batch.shared and count > len(refused):
+        findings.append(_shared(batch, found["P"], refused, v))
+    findings.append(_raised(given, pair, refused))
+    return worst(findings)
+
+
+def _shared(batch: Batch, part: Array | None, refused: Sequence[int], v: Array) -> Finding:
+    """Judge the gradient of the P of all: the sum over those that were solved."""
+    assert part is not None
+    total = np.zeros_like(part)
+    for i, problem in enumerate(batch.problems):
+        if i not in refused:
+            at = truth.optimum(problem)
+            if at is None:
+                return Finding("undecided", "gradient of P")
+            total += truth.gradient(problem, at, v[i])[0]["P"]
+    error = np.abs(part - total).max() / (np.abs(total).max() + _ADJOINT)
+    return Finding("right" if error <= _GRADIENT else "wrong silently", f"sum of P: {error:.1e}")
+
+
+def _raised(given: dict[str, torch.Tensor], pair: str, refused: Sequence[int]) -> Finding:
+    """The error names every instance that was refused; there is none otherwise."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _layer(pair)(*(part.detach() for part in given.values()))
+    except (InstanceError, MethodError) as error:
+        named = all(f"instance {i}" in str(error) for i in refused)
+        outcome = "refused truly" if refused and named else "wrong silently"
+        return Finding(outcome, f"raised: {error}")
+    except Exception as error:
+        return Finding("crash", f"{type(error).__name__}: {error}")
+    return Finding("wrong silently" if refused else "right", "no error")
 
 
 def worst(findings: Sequence[Finding]) -> Finding:

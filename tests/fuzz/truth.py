@@ -12,8 +12,11 @@ these can decide is "undecided".
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import clarabel
+import mpmath
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -24,11 +27,15 @@ from .kinds import NAMES, Array, Problem
 
 Mask = NDArray[np.bool_]
 Wide = np.longdouble
+mpmath.mp.dps = 60
 
 RIGHT = 1e-9  # KKT residual of a right answer, relative to its terms
 PROVED = 1e-13  # and of a point that is proved
+DECIDED = 1e-8  # gap in a proof that there is no solution, beyond which an answer is wrong
 CLEAR = 1e-7  # slack or multiplier that is surely not zero, relative
-WORST = 1e12  # condition number up to which the refined solution of a system is believed
+WIDE = 1e8  # condition number from which a system is factorized in extended precision
+PIVOT = 1e-40  # of an equilibrated matrix that is singular
+WIDER = 1e13  # and from which with 60 digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +83,71 @@ class System:
             size = np.abs(scale[:, None] * K * scale).max(axis=1)
             scale /= np.sqrt(np.where(size > 0.0, size, 1.0))
         self.scale = 2.0 ** np.round(np.log2(scale))
-        self.n, self.scaled = n, self.scale[:, None] * K * self.scale
-        self.wide = self.scaled.astype(Wide)
-        singular = np.linalg.svd(self.scaled, compute_uv=False)
-        self.condition = float(singular[0] / singular[-1]) if singular[-1] > 0.0 else np.inf
-        self.factor = lu_factor(self.scaled) if self.condition < WORST else None
+        self.scaled = self.scale[:, None] * K * self.scale
+        values = np.linalg.svd(self.scaled, compute_uv=False)
+        self.condition = float(values[0] / values[-1]) if values[-1] > 0.0 else np.inf
+        self.precision: type = float
+        if self.condition > WIDE:
+            self.precision = Wide if self.condition < WIDER else object
+        self.matrix = _cast(self.scaled, Wide if self.precision is float else self.precision)
+        try:
+            hard = self.precision is not float
+            self.factor = _factor(self.matrix) if hard else lu_factor(self.scaled)
+        except ZeroDivisionError:
+            self.factor = None
 
     def solve(self, right: NDArray[Wide]) -> NDArray[Wide]:
-        """Refine in extended precision."""
-        right = right * self.scale
-        x = lu_solve(self.factor, right.astype(float)).astype(Wide)
+        """Solve, refined to the last digits of an extended precision."""
+        kind = self.matrix.dtype.type
+        right = _cast(right * self.scale, kind)
+        x = _cast(np.zeros(len(right)), kind)
         for _ in range(8):
-            step = lu_solve(self.factor, (right - self.wide @ x).astype(float))
+            left = right - self.matrix @ x
+            if self.precision is float:
+                step = lu_solve(self.factor, left.astype(float))
+            else:
+                step = _solve(self.factor, left)
             x = x + step
-            if np.abs(step).max(initial=0.0) <= 1e-17 * float(np.abs(x).max(initial=0.0)):
+            if np.abs(step).max(initial=0) <= 1e-17 * np.abs(x).max(initial=0):
                 break
-        return x * self.scale
+        return (
+            np.array([Wide(str(value)) for value in x]) * self.scale
+            if kind is np.object_
+            else (x * self.scale)
+        )
+
+
+def _cast(value: NDArray[Any], kind: type) -> NDArray[Any]:
+    if kind in (object, np.object_):
+        flat = [
+            mpmath.mpf(str(part)) if isinstance(part, Wide) else mpmath.mpf(part)
+            for part in value.ravel()
+        ]
+        return np.array(flat, dtype=object).reshape(value.shape)
+    return value.astype(kind)
+
+
+def _factor(K: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """LU factorization with partial pivoting in any arithmetic."""
+    M, order = K.copy(), np.arange(len(K))
+    for k in range(len(K)):
+        i = k + int(np.abs(M[k:, k]).argmax())
+        M[[k, i]], order[[k, i]] = M[[i, k]], order[[i, k]]
+        if abs(M[k, k]) <= PIVOT:
+            raise ZeroDivisionError
+        M[k + 1 :, k] /= M[k, k]
+        M[k + 1 :, k + 1 :] -= np.outer(M[k + 1 :, k], M[k, k + 1 :])
+    return M, order
+
+
+def _solve(factor: tuple[NDArray[Any], NDArray[np.intp]], right: NDArray[Any]) -> NDArray[Any]:
+    M, order = factor
+    x = right[order]
+    for i in range(1, len(x)):
+        x[i] -= M[i, :i] @ x[:i]
+    for i in reversed(range(len(x))):
+        x[i] = (x[i] - M[i, i + 1 :] @ x[i + 1 :]) / M[i, i]
+    return x
 
 
 def _over(part: NDArray[Wide], terms: NDArray[Wide]) -> NDArray[Wide]:
@@ -104,7 +160,9 @@ def conditions(
 ) -> tuple[float, NDArray[Wide], NDArray[Wide]]:
     """Check the KKT conditions.
 
-    Returns their largest violation, and slack and multiplier of each row of G, all relative.
+    A force that vanishes is judged as if it were a ten-thousandth of the largest, as for lengths
+    (see `_sizes`). Returns the largest violation, and slack and multiplier of each row of G, all
+    relative.
     """
     P, q, A, b, G, h = (getattr(problem, name).astype(Wide) for name in NAMES)
     z, nu, lam = z.astype(Wide), nu.astype(Wide), lam.astype(Wide)
@@ -112,16 +170,19 @@ def conditions(
         return float("inf"), np.zeros(len(h), dtype=Wide), np.zeros(len(h), dtype=Wide)
     finite = np.isfinite(problem.h)
     G, h = np.where(finite[:, None], G, 0.0), np.where(finite, h, np.sign(h))
-    size = np.abs(z)
+    size = np.clip(np.abs(z), *_sizes(problem, z))
     forces = np.abs(P) @ size + np.abs(q) + np.abs(A.T) @ np.abs(nu) + np.abs(G.T) @ np.abs(lam)
-    off = _over(np.abs(P @ z + q + A.T @ nu + G.T @ lam), forces)
+    D = _reach(problem)[0]
+    enough = np.maximum(forces, 1e-4 * (D * forces).max() / D)
+    off = _over(np.abs(P @ z + q + A.T @ nu + G.T @ lam), enough)
     gap = _over(np.abs(A @ z - b), np.abs(A) @ size + np.abs(b))
     slack = _over(h - G @ z, np.abs(G) @ size + np.abs(h))
-    push = np.zeros(len(h), dtype=Wide)
-    if len(h):
-        push = _over(np.abs(lam)[:, None] * np.abs(G), forces).max(axis=1) * np.sign(lam)
-    parts = [off, gap, -slack, -push, np.minimum(np.abs(slack), np.abs(push))]
-    return max(float(part.max(initial=0.0)) for part in parts), slack, push
+    pushes = [
+        _over(np.abs(lam)[:, None] * np.abs(G), by).max(axis=1, initial=0.0) * np.sign(lam)
+        for by in (enough, forces)
+    ]
+    parts = [off, gap, -slack, -pushes[0], np.minimum(np.abs(slack), np.abs(pushes[0]))]
+    return max(float(part.max(initial=0.0)) for part in parts), slack, pushes[1]
 
 
 def prove(problem: Problem, rows: Mask) -> Optimum | None:
@@ -206,6 +267,28 @@ def by_clarabel(problem: Problem) -> tuple[Array, Array, Array] | None:
     return x[:n], y[:neq] * weight[:neq], lam
 
 
+def _sizes(problem: Problem, z: Array) -> tuple[Array, Array]:
+    """Sizes that an entry of z is at least and at most judged as if it had.
+
+    At least a ten-thousandth of the whole of z, or, where that vanishes, of where the objective
+    alone or the constraints would have it. At most 1e5 times the latter: far away, everything is
+    small beside terms that cancel. Each is in the units of its variable.
+    """
+    D, reach = _reach(problem)
+    least = 1e-4 * max(float(np.abs(z / D).max()), 1e-4 * reach)
+    most = 1e5 * reach if reach > 0.0 else np.inf
+    return np.minimum(least, most) * D, most * D
+
+
+@lru_cache(maxsize=8)
+def _reach(problem: Problem) -> tuple[Array, float]:
+    D, _, b, _, h = _unit(problem)
+    curve = float(np.abs(D[:, None] * problem.P * D).max())
+    pull = float(np.abs(D * problem.q).max()) / curve if curve > 0.0 else 0.0
+    sides = np.abs(np.concatenate([b, h]))
+    return D, max(pull, float(sides[sides < 1e9].max(initial=0.0)))
+
+
 # -- is there a solution? ---------------------------------------------------------------------
 
 
@@ -218,12 +301,9 @@ def verdict(problem: Problem) -> str:
     margin = feasibility(problem)
     if margin < -CLEAR:
         return "infeasible"
-    if margin < -PROVED:
-        return "undecided"
-    falls = descent(problem)
-    if falls > CLEAR:
-        return "unbounded"
-    return "solution" if falls == 0.0 else "undecided"
+    if optimum(problem) is not None:
+        return "solution"
+    return "unbounded" if margin >= 0.0 and descent(problem) > CLEAR else "undecided"
 
 
 def _unit(problem: Problem) -> tuple[Array, Array, Array, Array, Array]:
@@ -288,9 +368,9 @@ def feasibility(problem: Problem) -> float:
 
 
 def descent(problem: Problem) -> float:
-    """How steeply the objective falls along a ray of the feasible set; 0 if there is no ray.
+    """How steeply the objective falls along a ray of the feasible set; 0 if none was found.
 
-    The ray is found by HiGHS; small values are not to be believed.
+    The ray is found by HiGHS, and checked to rounding.
     """
     D, A, _, G, _ = _unit(problem)
     P, q = D[:, None] * problem.P * D, D * problem.q
@@ -308,9 +388,11 @@ def descent(problem: Problem) -> float:
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if found.x is None:
-        return 1e-10
-    falls = max(-float(found.fun), 0.0)
-    return 0.0 if falls < 1e-9 else falls
+        return 0.0
+    r = found.x
+    rises = (G @ r - PROVED * (np.abs(G) @ np.abs(r))).max(initial=0.0)
+    curved = (np.abs(flat @ r) - PROVED * (np.abs(flat) @ np.abs(r))).max()
+    return -float(found.fun) if max(rises, curved) <= 0.0 else 0.0
 
 
 # -- derivatives ------------------------------------------------------------------------------
@@ -360,6 +442,6 @@ def difference(
     terms = [np.where(change[name] != 0.0, grads[name], 0.0) * change[name] for name in NAMES]
     expected = sum(float(part.sum()) for part in terms)
     size = sum(float(np.abs(part).sum()) for part in terms)
-    noise = 1e-15 * float(np.abs(v) @ np.abs(at.z)) / eps
+    noise = 1e-15 * float(np.abs(v) @ np.maximum(np.abs(at.z), _sizes(problem, at.z)[0])) / eps
     seen = (values[0] - values[1]) / (2.0 * eps)
     return max(abs(seen - expected) - noise, 0.0) / size if size else 0.0

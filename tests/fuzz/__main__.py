@@ -61,9 +61,9 @@ def _run(given: argparse.Namespace) -> int:
                 )
         if done % 1000 == 0:
             print(f"{done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    words = " ".join(sys.argv[1:])
+    command = f"make fuzz N={given.problems} SOLVERS={given.solvers} SEED={given.seed}"
     result = {
-        "command": f"python -m tests.fuzz {words}",
+        "command": command + (f", {given.kinds}" if given.kinds else ""),
         "commit": _commit(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "seconds": round(time.monotonic() - begun),

@@ -285,7 +285,7 @@ def unbounded(rng: Rng) -> Problem:
 
 
 def faint(rng: Rng) -> Problem:
-    """As before, but with a little curvature along the ray: the solution is far away."""
+    """Small integers, and little curvature along what would be a ray: the solution is far away."""
     return _with_ray(rng, 2.0 ** -int(rng.integers(0, 27)))
 
 

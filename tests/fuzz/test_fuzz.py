@@ -27,7 +27,7 @@ SEEDS = st.lists(st.booleans(), min_size=32, max_size=32).map(
 
 ZERO_ROW = "0ᵀz ≤ −ε with ε up to 1e-7 is answered"
 FAR_OFF = "binding rows that contradict each other are polished to a point that violates them"
-RAY = "unbounded, and answered: the slope along the ray is judged against curvature times |z|"
+RAY = "unbounded or nearly, and answered: slopes are judged against curvature times |z|"
 REPEATED = "an equality that repeats exactly is not noticed where LDL' finds tiny pivots"
 ORIGIN = "rows that bind weakly at z* = 0 are judged against |Lᵀz*|, which is noise there"
 NEGATED = "RuntimeError of NumPy for tensors with the negative bit, after the active-set method"
@@ -37,6 +37,7 @@ KEPT: list[tuple[str, int]] = []
 #: Those that are answered wrongly now, and the fault.
 FAILING = {
     ("scalar", 372): FAR_OFF,
+    ("faint", 185): RAY,
     ("integers", 148): RAY,
     ("integers", 1001369366): RAY,
     ("unbounded", 0): RAY,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from bpqp_bench.errors import InstanceError, MethodError
 
@@ -13,6 +14,7 @@ from . import truth
 from .judge import PAIRS, Finding, Refusal, ask, judge, run
 from .kinds import KINDS, Problem, make, planted
 from .pool import fuzz
+from .render import page
 
 DEFAULT = PAIRS[0]
 
@@ -157,3 +159,18 @@ def test_a_problem_that_hangs_or_dies_costs_itself_only():
 def test_the_other_solvers():
     for pair in PAIRS[1:]:
         assert run("strict", 0, pair).outcome == "right"
+
+
+def test_the_page_has_every_kind_and_the_sums():
+    rows = [
+        {"solvers": DEFAULT, "kind": kind, "outcomes": {"right": 2, "timeout": 1}} for kind in KINDS
+    ]
+    fault = {"solvers": DEFAULT, "kind": "lp", "seed": 5, "outcome": "timeout", "why": "a|b <c>"}
+    result = {"command": "make fuzz", "commit": "0", "machine": "m", "seconds": 1, "limit": 9.0}
+    text = page([result | {"counts": rows, "faults": [fault]}])
+    assert f"| all | {3 * len(KINDS)} | {2 * len(KINDS)} |" in text
+    assert "- lp, timeout: 5. The first: a\\|b &lt;c>" in text
+    published = (ROOT / "docs/robustness.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert f"\n| {kind} | " in published
+        assert f"- **{kind}**: " in published

@@ -15,7 +15,7 @@ from bpqp_bench.tasks import task_names
 _SLOW = ("scipy.fft", "scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special", "scipy.stats")
 
 # Where each command lives, beside those of the tasks. Imported on use: `bpqp-bench list` must not
-# wait for matplotlib.
+# wait for pandas.
 _COMMANDS = {
     "list": ("listing", "list_plugins"),
     "check": ("check", "check"),

@@ -65,10 +65,7 @@ def _run(
 
 def render_task(task: Task, run: Path, registry: Registry) -> list[Path]:
     """Write a task's tables and figures of a run to its folder ``report``."""
-    import matplotlib
-
     from bpqp_bench.report.figures import FIGURES
-    from bpqp_bench.report.figures._style import RC
     from bpqp_bench.report.inputs import Inputs, Names
     from bpqp_bench.report.render import save_drawings, write_table
     from bpqp_bench.report.tables import TABLES
@@ -82,10 +79,9 @@ def render_task(task: Task, run: Path, registry: Registry) -> list[Path]:
     for table in TABLES:
         if table.key in task.tables:
             written += write_table(table.render(inputs), out)
-    with matplotlib.rc_context(RC):
-        for figure in FIGURES:
-            if figure.key in task.figures:
-                written += save_drawings(figure.draw(inputs), out)
+    for figure in FIGURES:
+        if figure.key in task.figures:
+            written += save_drawings(figure.draw(inputs), out)
     return written
 
 

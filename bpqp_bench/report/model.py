@@ -143,16 +143,13 @@ class Drawing:
     caption
         What to see in it; also its text for those who cannot see it.
     spec
-        A Vega-Lite chart; or
-    figure
-        a `matplotlib.figure.Figure`.
+        A Vega-Lite chart.
     """
 
     key: str
     title: str
     caption: str
-    spec: Mapping[str, Any] | None = field(default=None, repr=False)
-    figure: Any = field(default=None, repr=False)
+    spec: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)

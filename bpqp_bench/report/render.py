@@ -8,13 +8,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import vl_convert
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.claims import Judged, claims_markdown, judge_claims
 from bpqp_bench.report.figures import FIGURES
-from bpqp_bench.report.figures._style import RC
 from bpqp_bench.report.inputs import Inputs, load_inputs
 from bpqp_bench.report.latex import document, table_latex
 from bpqp_bench.report.markdown import table_markdown
@@ -87,14 +85,10 @@ def write_claims(judged: tuple[Judged, ...], out: Path) -> list[Path]:
 
 
 def draw_figures(inputs: Inputs) -> list[Drawing]:
-    """Draw all figures in the report's style."""
-    with matplotlib.rc_context(RC):
-        return [
-            drawing
-            for module in FIGURES
-            if belongs(module, inputs)
-            for drawing in module.draw(inputs)
-        ]
+    """Draw all figures of a run's commands."""
+    return [
+        drawing for module in FIGURES if belongs(module, inputs) for drawing in module.draw(inputs)
+    ]
 
 
 def write_table(table: Table, out: Path) -> list[Path]:
@@ -111,11 +105,7 @@ def save_drawings(drawings: Iterable[Drawing], out: Path) -> list[Path]:
     paths: list[Path] = []
     for drawing in drawings:
         svg, png = out / f"{drawing.key}.svg", out / f"{drawing.key}.png"
-        if drawing.spec is not None:
-            svg.write_text(_lean(vl_convert.vegalite_to_svg(dict(drawing.spec))), encoding="utf-8")
-        else:
-            with matplotlib.rc_context(RC):
-                drawing.figure.savefig(svg, metadata={"Date": None})
+        svg.write_text(_lean(vl_convert.vegalite_to_svg(dict(drawing.spec))), encoding="utf-8")
         png.write_bytes(vl_convert.svg_to_png(svg.read_text(encoding="utf-8"), scale=_SCALE))
         paths += [svg, png]
     return paths

@@ -163,7 +163,7 @@ def test_the_profile_counts_right_answers_alone() -> None:
     runs = [call("A", "bpqp"), call("A", "cvxpy", accuracy={"q": gradient(0.1)})]
     (drawing,) = real_profiles.FIGURE.draw(samples.inputs(runs))
     assert "the 1 real problems" in drawing.caption
-    lines = {line.get_label(): line.get_ydata()[-1] for line in drawing.figure.axes[0].get_lines()}
+    lines = {step["label"]: step["share"] for step in drawing.spec["data"]["values"]}
     assert lines["BPQP"] == 1.0
     assert "CVXPY" not in lines
 

@@ -51,7 +51,6 @@ def call(method: str, batch: int, ms: float, seed: int = 0, **changes: Any) -> M
 
 
 def drawn(drawing: Drawing) -> list[dict[str, Any]]:
-    assert drawing.spec is not None
     found: list[dict[str, Any]] = drawing.spec["data"]["values"]
     return found
 

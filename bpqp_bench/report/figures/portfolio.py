@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from bpqp_bench.report.figures._style import legend_below, new_figure, styles
+from bpqp_bench.report.figures._vega import Spec, facets, figure, method_scales
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables._portfolio import MARKETS, Results, read_results
@@ -23,9 +23,9 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     if not markets or inputs.run_dir is None:
         return ()
     series = load_series(PortfolioFolder.of(inputs.run_dir), results.runs)
-    drawings = [_learning(results, markets)]
+    drawings = [_learning(inputs, results, markets)]
     if len(series):
-        drawings.append(_wealth(results, markets, series))
+        drawings.append(_wealth(inputs, results, markets, series))
     return tuple(drawings)
 
 
@@ -46,96 +46,108 @@ def _shown(
     return kept if any(pair[0].name == "bpqp" for pair in kept) else methods
 
 
-def _learning(results: Results, markets: list[str]) -> Drawing:
-    figure, axes = new_figure(len(markets), len(_CURVES))
-    for row, data in enumerate(markets):
-        methods = _methods(results, data)
-        look = styles([name for name, _ in methods])
+def _learning(inputs: Inputs, results: Results, markets: list[str]) -> Drawing:
+    records: list[dict[str, Any]] = []
+    methods: list[MethodName] = []
+    for data, (field, label) in itertools.product(markets, _CURVES):
         # DC3's regret would flatten the others.
-        shown = _shown(methods, ("two-stage", "bpqp"))
-        for column, (field, label) in enumerate(_CURVES):
-            axis = axes[row, column]
-            for name, runs in shown:
-                style = look[name.key]
-                table = pd.DataFrame(
-                    {run.seed: {e["epoch"]: e[field] for e in run.epochs} for run in runs}
-                ).sort_index()
-                # Seeds stop at different epochs: a mean over other seeds than before would jump.
-                table = table.dropna()
-                mean = table.mean(axis=1)
-                axis.plot(
-                    mean.index,
-                    mean,
-                    color=style.colour,
-                    marker=style.marker,
-                    linestyle=style.line,
-                    markersize=3,
-                    label=name.label,
-                )
-                if table.shape[1] > 1:
-                    spread = table.std(axis=1, ddof=1)
-                    axis.fill_between(
-                        mean.index, mean - spread, mean + spread, color=style.colour, alpha=0.12
-                    )
-            axis.set_ylabel(label)
-            axis.set_xlabel("epoch")
-            if column == len(_CURVES) // 2:
-                axis.set_title(MARKETS.get(data, data))
-            axis.xaxis.get_major_locator().set_params(integer=True)
-    legend_below(figure, axes)
+        for name, runs in _shown(_methods(results, data), ("two-stage", "bpqp")):
+            methods.append(name)
+            table = pd.DataFrame(
+                {run.seed: {e["epoch"]: e[field] for e in run.epochs} for run in runs}
+            ).sort_index()
+            # Seeds stop at different epochs: a mean over other seeds than before would jump.
+            panel = {"row": MARKETS.get(data, data), "column": label, "label": name.label}
+            records += [panel | point for point in _over_seeds(table.dropna())]
+    x = {"field": "x", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1}}
+    rows = list(dict.fromkeys(record["row"] for record in records))
+    body = facets(
+        _layer(inputs, methods, x, points=True), rows, [label for _, label in _CURVES], (210, 150)
+    )
     return Drawing(
         "portfolio-learning",
         "Portfolio: learning curves",
         "Prediction error, regret of the decision and information coefficient on the validation "
         "days after each epoch; mean over seeds and one standard deviation, as far as all seeds "
         "were trained. BPQP stands for all exact layers.",
-        figure=figure,
+        spec=figure(body | _OWN_SCALES, records),
     )
 
 
-def _wealth(results: Results, markets: list[str], series: pd.DataFrame) -> Drawing:
-    figure, axes = new_figure(len(markets), 1, height=2.6)
-    for row, data in enumerate(markets):
-        axis: Any = axes[row, 0]
-        methods = _methods(results, data)
-        look = styles([name for name, _ in methods])
-        for name, _ in _shown(methods, ("two-stage", "bpqp", "dc3")):
-            mine = (series["data"] == data) & (series["chosen_by"] == "ic")
-            own = series[mine & (series["name"] == name.name)]
+def _wealth(inputs: Inputs, results: Results, markets: list[str], series: pd.DataFrame) -> Drawing:
+    records: list[dict[str, Any]] = []
+    methods: list[MethodName] = []
+    for data in markets:
+        invented = "" if data in ("qlib", "sp500") else " (dates are invented)"
+        mine = series[(series["data"] == data) & (series["chosen_by"] == "ic")]
+        for name, _ in _shown(_methods(results, data), ("two-stage", "bpqp", "dc3")):
+            own = mine[mine["name"] == name.name]
             if own.empty:
                 continue
+            methods.append(name)
             daily = own.pivot_table(index="date", columns="seed", values="excess").sort_index()
             path = daily.cumsum() * 100
-            mean = path.mean(axis=1)
-            style = look[name.key]
-            axis.plot(
-                mean.index,
-                mean,
-                color=style.colour,
-                linestyle=style.line,
-                linewidth=1.1,
-                label=name.label,
-            )
-            if path.shape[1] > 1:
-                spread = path.std(axis=1, ddof=1)
-                axis.fill_between(
-                    mean.index, mean - spread, mean + spread, color=style.colour, alpha=0.1
-                )
-        axis.axhline(0.0, color="#777777", linewidth=0.6)
-        axis.set_title(f"{MARKETS.get(data, data)}: summed excess return (%)")
-        axis.margins(x=0.01)
-        if data not in ("qlib", "sp500"):
-            days = np.asarray(axis.lines[0].get_xdata())
-            axis.set_xlabel(f"{len(days)} test days (dates are invented)")
-    legend_below(figure, axes)
+            path.index = pd.to_datetime(path.index).strftime("%Y-%m-%d")
+            panel = {"panel": f"{MARKETS.get(data, data)}{invented}", "label": name.label}
+            records += [panel | point for point in _over_seeds(path)]
+    x = {
+        **{"field": "x", "type": "temporal", "title": None},
+        "scale": {"type": "utc"},  # the same dates in every time zone
+        "axis": {"format": "%b %Y"},
+    }
+    zero = {
+        "transform": [{"aggregate": [{"op": "count", "as": "days"}]}],  # one line, not one a day
+        "mark": {"type": "rule", "color": "#777777", "strokeWidth": 0.6},
+        "encoding": {"y": {"datum": 0}},
+    }
+    panels = list(dict.fromkeys(record["panel"] for record in records))
+    body = {
+        "facet": {"field": "panel", "sort": panels, "header": {"title": None}},
+        "columns": 1,
+        "spec": {
+            **{"width": 660, "height": 170},
+            "layer": [*_layer(inputs, methods, x, "summed excess return (%)"), zero],
+        },
+    }
     return Drawing(
         "portfolio-return",
         "Portfolio: cumulative excess return",
         "Return of the portfolio in excess of the equal-weight mean, summed over the test days, "
         "without costs, the epoch chosen by validation IC; mean over seeds and one standard "
         "deviation. BPQP stands for all exact layers.",
-        figure=figure,
+        spec=figure(body | _OWN_SCALES, records),
     )
+
+
+_OWN_SCALES = {"resolve": {"scale": {"x": "independent", "y": "independent"}}}
+
+
+def _over_seeds(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return mean and standard deviation of each row of a table with a column a seed."""
+    mean, spread = table.mean(axis=1), table.std(axis=1, ddof=1).fillna(0.0)
+    return [
+        {"x": x, "y": float(y), "low": float(y - s), "high": float(y + s)}
+        for x, y, s in zip(table.index.tolist(), mean, spread, strict=True)
+    ]
+
+
+def _layer(
+    inputs: Inputs,
+    methods: list[MethodName],
+    x: Spec,
+    title: str | None = None,
+    points: bool = False,
+) -> list[Spec]:
+    color, shape = method_scales(inputs, (method.label for method in methods), methods)
+    y = {"field": "y", "type": "quantitative", "title": title, "scale": {"zero": False}}
+    where = {"x": x, "y": y, "color": color}
+    band = {"y": y | {"field": "low"}, "y2": {"field": "high"}, "opacity": {"value": 0.12}}
+    mark = {"type": "point", "filled": True, "size": 24, "opacity": 1}
+    return [
+        {"mark": "area", "encoding": where | band},
+        {"mark": {"type": "line", "strokeWidth": 1.1}, "encoding": where},
+        *([{"mark": mark, "encoding": where | {"shape": shape}}] if points else []),
+    ]
 
 
 FIGURE = FigureModule("portfolio", 60, draw)

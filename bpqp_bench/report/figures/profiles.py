@@ -20,40 +20,10 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw one column per dataset; the upper row counts any answer, the lower right ones."""
     records: list[dict[str, Any]] = []
     for (family, label), right in itertools.product(FAMILIES.items(), (False, True)):
-        profile = performance_profile(_times(inputs, family, right))
-        # A profile stays at its last value; it is drawn to the edge.
-        edge = 1.3 * max((float(f[-1]) for f, _ in profile.values() if len(f)), default=1.0)
-        for key, (factors, share) in profile.items():
-            steps = [(1.0, 0.0), *zip(factors, share, strict=True)]
-            records += [
-                {"label": inputs.cells.label(key) or key, "factor": float(x), "share": float(y)}
-                | {"row": _ROWS[right], "column": label}
-                for x, y in [*steps, (edge, steps[-1][1])]
-            ]
+        records += profile_records(inputs, _times(inputs, family, right), _ROWS[right], label)
     if not records:
         return ()
-    color, shape = method_scales(inputs, (record["label"] for record in records))
-    where = {
-        "x": log("factor", "τ, factor of the fastest time", axis={"tickCount": 4}),
-        "y": {"field": "share", "type": "quantitative", "title": "share of instances"},
-        "color": color,
-    }
-    line = {"type": "line", "interpolate": "step-after", "strokeWidth": 1.2}
-    last = [
-        {
-            "joinaggregate": [{"op": "max", "field": "factor", "as": "last"}],
-            "groupby": ["label", "row", "column"],
-        },
-        {"filter": "datum.factor == datum.last"},
-    ]
-    layer: list[Spec] = [
-        {"mark": line, "encoding": where},
-        {
-            "transform": last,
-            "mark": {"type": "point", "filled": True, "size": 34, "opacity": 1},
-            "encoding": where | {"shape": shape},
-        },
-    ]
+    layer = profile_layer(inputs, records, "share of instances")
     body = facets(layer, _ROWS, list(FAMILIES.values()), (210, 150))
     return (
         Drawing(
@@ -66,6 +36,50 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             spec=figure(body, records),
         ),
     )
+
+
+def profile_records(
+    inputs: Inputs, times: pd.DataFrame, row: str = "", column: str = ""
+) -> list[dict[str, Any]]:
+    """Return the steps of the profile of ``times``, a column a method, for one chart of a grid."""
+    profile = performance_profile(times)
+    # A profile stays at its last value; it is drawn to the edge.
+    edge = 1.3 * max((float(f[-1]) for f, _ in profile.values() if len(f)), default=1.0)
+    records: list[dict[str, Any]] = []
+    for key, (factors, share) in profile.items():
+        steps = [(1.0, 0.0), *zip(factors, share, strict=True)]
+        records += [
+            {"label": inputs.cells.label(key) or key, "factor": float(x), "share": float(y)}
+            | {"row": row, "column": column}
+            for x, y in [*steps, (edge, steps[-1][1])]
+        ]
+    return records
+
+
+def profile_layer(inputs: Inputs, records: list[dict[str, Any]], share: str) -> list[Spec]:
+    """Return the marks of such a chart: steps, and the method's shape at the end of each."""
+    color, shape = method_scales(inputs, (record["label"] for record in records))
+    where = {
+        "x": log("factor", "τ, factor of the fastest time", axis={"tickCount": 4}),
+        "y": {"field": "share", "type": "quantitative", "title": share},
+        "color": color,
+    }
+    line = {"type": "line", "interpolate": "step-after", "strokeWidth": 1.2}
+    last = [
+        {
+            "joinaggregate": [{"op": "max", "field": "factor", "as": "last"}],
+            "groupby": ["label", "row", "column"],
+        },
+        {"filter": "datum.factor == datum.last"},
+    ]
+    return [
+        {"mark": line, "encoding": where},
+        {
+            "transform": last,
+            "mark": {"type": "point", "filled": True, "size": 34, "opacity": 1},
+            "encoding": where | {"shape": shape},
+        },
+    ]
 
 
 _ROWS = ("any answer", "right gradients")

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bpqp_bench.report.figures._style import (
-    Style,
-    close_profiles,
-    draw_steps,
-    legend_below,
-    new_figure,
-    styles,
-)
+from bpqp_bench.report.figures._vega import figure
+from bpqp_bench.report.figures.profiles import profile_layer, profile_records
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.real import judged, methods
-from bpqp_bench.statistics import performance_profile
+from bpqp_bench.report.tables.real import judged
 
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
@@ -27,18 +20,8 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     every = pd.MultiIndex.from_frame(found[keys].drop_duplicates())
     good = found[found["verdict"].isin(["right", "solved"])]
     times = good.pivot_table(index=keys, columns="method", values="seconds").reindex(every)
-    figure, axes = new_figure(1, 1, height=2.8)
-    axis = axes[0, 0]
-    look = styles(inputs.names.methods(methods()))
-    for key, (factors, share) in performance_profile(times).items():
-        style = look.get(key, Style("#7F7F7F", "o", "-"))
-        draw_steps(axis, factors, share, style, inputs.cells.label(key) or key)
-    axis.set_xscale("log")
-    axis.set_ylim(0, 1.03)
-    axis.set_xlabel("τ, factor of the fastest time")
-    axis.set_ylabel("share of problems, right")
-    close_profiles(axes)
-    legend_below(figure, axes)
+    records = profile_records(inputs, times)
+    layer = profile_layer(inputs, records, "share of problems, right")
     return (
         Drawing(
             "real-profiles",
@@ -46,7 +29,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             f"Share of the {len(times)} real problems of table 8 that a method has right (or "
             "solved, where there is no gradient to judge) within τ times the fastest total time "
             "(protocol call).",
-            figure=figure,
+            spec=figure({"width": 560, "height": 260, "layer": layer}, records),
         ),
     )
 

@@ -13,8 +13,6 @@ import click
 from bpqp_bench.cli.options import plugin_folders
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bpqp_bench.method.conformance import CheckResult
 
 
@@ -40,35 +38,31 @@ def check(
     """
     if not in_process:
         raise click.exceptions.Exit(_in_worker_environment())
-    from rich.console import Console
-
+    from bpqp_bench.cli.output import say
     from bpqp_bench.method.conformance import LIMITS, check_method
     from bpqp_bench.plugins.family_check import check_family
     from bpqp_bench.plugins.registry import Registry
     from bpqp_bench.problem.instance import Size
 
     registry = Registry(methods_dirs, problems_dirs)
-    console = Console(soft_wrap=False)
     click.echo(LIMITS)
     failed = 0
     for name in methods or (() if families else registry.method_names()):
         choice = registry.method(name)
         if not methods and choice.variant is not None and choice.variant.costly:
-            console.print(f"{name}: not run: building takes minutes; name it to check it")
+            say(f"{name}: not run: building takes minutes; name it to check it")
             continue
         missing = choice.missing()
         if missing:
-            console.print(f"{name}: unavailable: {missing}", markup=False)
+            say(f"{name}: unavailable: {missing}")
             failed += bool(methods)
             continue
-        failed += _print(
-            console, f"{name}  ({choice.label})", check_method(choice, registry.family)
-        )
+        failed += _print(f"{name}  ({choice.label})", check_method(choice, registry.family))
     for name in families:
         family = registry.family(name)
         title = f"{family.key}  ({family.family.label})"
         asked = None if size is None else Size.parse(size)
-        failed += _print(console, title, check_family(family, asked))
+        failed += _print(title, check_family(family, asked))
     for plugin in registry.broken:
         click.echo(f"not loaded: {plugin.path}: {plugin.error}\n{plugin.traceback}", err=True)
         failed += 1
@@ -77,13 +71,11 @@ def check(
         raise click.exceptions.Exit(1)
 
 
-def _print(console: Console, title: str, results: list[CheckResult]) -> int:
-    from rich.table import Table
+def _print(title: str, results: list[CheckResult]) -> int:
+    from bpqp_bench.cli.output import table
 
-    table = Table("check", "", "detail", title=title)
-    for result in results:
-        table.add_row(result.name, "ok" if result.passed else "FAILED", result.detail)
-    console.print(table, markup=False)
+    rows = [(one.name, "ok" if one.passed else "FAILED", one.detail) for one in results]
+    table(("check", "", "detail"), rows, title=f"\n{title}")
     return sum(not result.passed for result in results)
 
 

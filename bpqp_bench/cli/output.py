@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 # A results directory of somebody else must not move the cursor or set the window's title.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORT = 100
+_GAP = "  "  # between two columns
 
 
 def printable(text: str) -> str:
@@ -28,17 +32,27 @@ def say(text: str, *, err: bool = False) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table; cells are folded where the terminal is narrow, and never cut off."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    cells = [[printable(cell).split("\n") for cell in row] for row in (columns, *rows)]
+    widths = [max(len(line) for row in cells for line in row[i]) for i in range(len(columns))]
+    room = shutil.get_terminal_size().columns - len(_GAP) * (len(widths) - 1)
+    while sum(widths) > max(room, len(widths)):
+        widths[widths.index(max(widths))] -= 1
+    if title:
+        say(title)
+    for number, row in enumerate(cells):
+        folded = [_folded(lines, width) for lines, width in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*folded, fillvalue=""):
+            click.echo(_GAP.join(map(str.ljust, parts, widths)).rstrip())
+        if number == 0:
+            click.echo(_GAP.join("─" * width for width in widths))
 
-    made = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(printable(cell)) for cell in row))
-    Console(highlight=False).print(made)
+
+def _folded(lines: Iterable[str], width: int) -> list[str]:
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, max(width, 1), break_on_hyphens=False) or [""]
+    ]
 
 
 def overview_table(rows: Sequence[Row]) -> None:

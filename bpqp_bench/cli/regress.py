@@ -39,9 +39,7 @@ def regress(
     Exit status 1 if a pass is slower by more than the threshold with its whole interval, twice in
     a row, or if a solution or a gradient got less accurate.
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from bpqp_bench.cli.output import table
     from bpqp_bench.tracking.checkouts import checkout
     from bpqp_bench.tracking.regression import RegressionConfig, alarms, check_regression
 
@@ -58,17 +56,20 @@ def regress(
     here = Path.cwd()
     with checkout(base, here) as base_folder, checkout(head, here) as head_folder:
         verdicts = check_regression(base_folder, head_folder, config)
-    table = Table("cell", "forward head/base", "backward head/base", "error base", "error head")
-    for verdict in verdicts:
-        table.add_row(
-            f"{verdict.method} {verdict.family} {verdict.size}"
-            + (" (measured twice)" if verdict.remeasured else ""),
-            _show(verdict.forward),
-            _show(verdict.backward),
-            f"{verdict.base_error:.1e}",
-            f"{verdict.head_error:.1e}",
-        )
-    Console().print(table)
+    table(
+        ("cell", "forward head/base", "backward head/base", "error base", "error head"),
+        [
+            (
+                f"{verdict.method} {verdict.family} {verdict.size}"
+                + (" (measured twice)" if verdict.remeasured else ""),
+                _show(verdict.forward),
+                _show(verdict.backward),
+                f"{verdict.base_error:.1e}",
+                f"{verdict.head_error:.1e}",
+            )
+            for verdict in verdicts
+        ],
+    )
     found = alarms(verdicts)
     for line in found:
         click.echo(f"REGRESSION {line}")

@@ -21,7 +21,7 @@ _GAP = "  "  # between two columns
 
 
 def printable(text: str) -> str:
-    """Replace control characters, but for line ends and tabs, and halves of surrogate pairs."""
+    """Replace halves of surrogate pairs, and control characters except line ends and tabs."""
     return _CONTROL.sub("�", text.encode("utf-8", "replace").decode())
 
 

@@ -148,7 +148,7 @@ class Inputs:
     def expects(
         self, *families: str, sizes: Iterable[str] = (), methods: Iterable[str] = ()
     ) -> bool:
-        """Whether a table should have a place for these: they were planned, or measured anyhow.
+        """Whether a table should have a place for these: they were planned or measured.
 
         True where the plan is not known. No sizes or methods given: any.
         """
@@ -161,12 +161,10 @@ class Inputs:
         )
 
     def rows(self, asked: Iterable[str], *families: str) -> list[MethodName]:
-        """Methods of a table: those it asked for, then those measured that nobody asked for.
+        """Methods of a table: those it asked for, then a user's own that were measured.
 
-        What it asked for but the run's own plan left out has no row.
-
-        The latter are a user's own methods; solver pairs and the like, which other tables ask for,
-        stay in their tables.
+        A method that it asked for but that the run's plan left out has no row. Solver pairs and
+        the like, which other tables ask for, stay in their tables.
         """
         named = self.names.methods(asked)
         known = {name.key for name in named}

@@ -30,7 +30,7 @@ def machine(inputs: Inputs) -> str:
 
 
 def versions(inputs: Inputs, *libraries: str) -> tuple[str, ...]:
-    """Name the versions of libraries that a claim hangs on; the paper states none of its own."""
+    """Name the versions of libraries that a claim depends on; the paper states none."""
     known = inputs.environment.get("versions") or inputs.environment.get("libraries") or {}
     if not isinstance(known, Mapping):
         return ()

@@ -43,6 +43,27 @@ def facets(
     }
 
 
+def panels(
+    layer: Sequence[Spec],
+    titles: Sequence[str],
+    columns: int,
+    size: tuple[int, int],
+    independent: Sequence[str],
+) -> Spec:
+    """Return layered charts by the field ``panel``, so many beside each other."""
+    return {
+        "facet": {"field": "panel", "sort": list(titles), "header": {"title": None}},
+        "columns": columns,
+        "spec": {"width": size[0], "height": size[1], "layer": list(layer)},
+        **own_scales(*independent),
+    }
+
+
+def own_scales(*axes: str) -> Spec:
+    """Return what gives each chart of a grid its own scale on some axes, "x" or "y"."""
+    return {"resolve": {"scale": dict.fromkeys(axes, "independent")}}
+
+
 def method_scales(
     inputs: Inputs, labels: Iterable[str], methods: Iterable[MethodName] = ()
 ) -> tuple[Spec, Spec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpqp_bench.report.figures._vega import figure, log, method_scales
+from bpqp_bench.report.figures._vega import Spec, figure, log, method_scales, panels
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.accuracy import accuracy_families
@@ -49,7 +49,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             axis={"format": ".0e", "labelOverlap": True})  # fmt: skip
     y = log("y", "total, call (ms)")
     where = {"x": x, "y": y, "color": color}
-    layer = [
+    layer: list[Spec] = [
         {"mark": "rule", "encoding": where | {"x": x | {"field": "x25"}, "x2": {"field": "x75"}}},
         {"mark": "rule", "encoding": where | {"y": y | {"field": "y25"}, "y2": {"field": "y75"}}},
         {
@@ -57,12 +57,8 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             "encoding": where | {"shape": shape},
         },
     ]
-    body = {
-        "facet": {"field": "panel", "sort": None, "header": {"title": None}},
-        "columns": 2,
-        "spec": {"width": 330, "height": 190, "layer": layer},
-        "resolve": {"scale": {"y": "independent"}},
-    }
+    titles = list(dict.fromkeys(record["panel"] for record in records))
+    body = panels(layer, titles, 2, (330, 190), ("y",))
     return (
         Drawing(
             "accuracy-time",

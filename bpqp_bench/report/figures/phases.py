@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpqp_bench.method.phase_clock import PHASES
-from bpqp_bench.report.figures._vega import facets, figure, only
+from bpqp_bench.report.figures._vega import facets, figure, only, own_scales
 from bpqp_bench.report.figures.accuracy_time import largest_common_size
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
@@ -62,7 +62,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     rows = list(dict.fromkeys(record["row"] for record in records))
     body = facets(layer, rows, ["forward", "backward"], (260, 0))
     body["spec"]["height"] = {"step": 13}
-    body |= {"resolve": {"scale": {"y": "independent"}}}
+    body |= own_scales("y")
     return (
         Drawing(
             "phases",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bpqp_bench.report.figures._vega import Spec, facets, figure, method_scales
+from bpqp_bench.report.figures._vega import Spec, facets, figure, method_scales, own_scales, panels
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables._portfolio import MARKETS, Results, read_results
@@ -41,7 +41,7 @@ def _methods(results: Results, data: str) -> list[tuple[MethodName, list[RunResu
 def _shown(
     methods: list[tuple[MethodName, list[RunResult]]], names: tuple[str, ...]
 ) -> list[tuple[MethodName, list[RunResult]]]:
-    """Keep two-stage, one exact layer for all, and what else is named; all if there is no such."""
+    """Keep the methods named; all of them where BPQP, which stands for exact layers, is missing."""
     kept = [pair for pair in methods if pair[0].name in names]
     return kept if any(pair[0].name == "bpqp" for pair in kept) else methods
 
@@ -70,7 +70,7 @@ def _learning(inputs: Inputs, results: Results, markets: list[str]) -> Drawing:
         "Prediction error, regret of the decision and information coefficient on the validation "
         "days after each epoch; mean over seeds and one standard deviation, as far as all seeds "
         "were trained. BPQP stands for all exact layers.",
-        spec=figure(body | _OWN_SCALES, records),
+        spec=figure(body | own_scales("x", "y"), records),
     )
 
 
@@ -100,26 +100,17 @@ def _wealth(inputs: Inputs, results: Results, markets: list[str], series: pd.Dat
         "mark": {"type": "rule", "color": "#777777", "strokeWidth": 0.6},
         "encoding": {"y": {"datum": 0}},
     }
-    panels = list(dict.fromkeys(record["panel"] for record in records))
-    body = {
-        "facet": {"field": "panel", "sort": panels, "header": {"title": None}},
-        "columns": 1,
-        "spec": {
-            **{"width": 660, "height": 170},
-            "layer": [*_layer(inputs, methods, x, "summed excess return (%)"), zero],
-        },
-    }
+    markets_shown = list(dict.fromkeys(record["panel"] for record in records))
+    layer = [*_layer(inputs, methods, x, "summed excess return (%)"), zero]
+    body = panels(layer, markets_shown, 1, (660, 170), ("x", "y"))
     return Drawing(
         "portfolio-return",
         "Portfolio: cumulative excess return",
         "Return of the portfolio in excess of the equal-weight mean, summed over the test days, "
         "without costs, the epoch chosen by validation IC; mean over seeds and one standard "
         "deviation. BPQP stands for all exact layers.",
-        spec=figure(body | _OWN_SCALES, records),
+        spec=figure(body, records),
     )
-
-
-_OWN_SCALES = {"resolve": {"scale": {"x": "independent", "y": "independent"}}}
 
 
 def _over_seeds(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
 """Work–precision: total time against the gradient's error as the tolerance goes down.
 
-A method measured at one tolerance is a point, and the choice of the point decides who wins. A run
-of one's own draws the curves too: ``bpqp-bench run --tolerance 1e-3 --tolerance 1e-6 …``.
+A method measured at one tolerance is a point, and the choice of the point decides who wins. Any run
+with several tolerances draws the curves: ``bpqp-bench run --tolerance 1e-3 --tolerance 1e-6 …``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from bpqp_bench.report.figures._vega import figure, log, method_scales
+from bpqp_bench.report.figures._vega import figure, log, method_scales, panels
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.work_precision import points
@@ -50,12 +50,7 @@ def draw(inputs: Inputs) -> tuple[Drawing, ...]:
             "encoding": where | {"shape": shape},
         },
     ]
-    body = {
-        "facet": {"field": "panel", "sort": None, "header": {"title": None}},
-        "columns": 2,
-        "spec": {"width": 330, "height": 220, "layer": layer},
-        "resolve": {"scale": {"x": "independent", "y": "independent"}},
-    }
+    body = panels(layer, list(curves), 2, (330, 220), ("x", "y"))
     return (
         Drawing(
             "work-precision",

@@ -136,7 +136,7 @@ def _methods(inputs: Inputs, family: str) -> list[MethodName]:
     lp_only = {name.key for name in inputs.names.methods(LP_ONLY)}
     small = inputs.profile is not None and is_short(inputs.profile)
     asked = _FEW_METHODS if small else _METHODS
-    # What table 1 runs elsewhere and was measured here too has a row all the same.
+    # A method that table 1 runs has a row here too if it was measured on this family.
     more = [
         name for name in METHODS if inputs.names.method(name).key in inputs.cells.methods(family)
     ]

@@ -45,7 +45,7 @@ def requests(profile: Profile) -> tuple[Request, ...]:
 
 
 def large_sizes(inputs: Inputs) -> list[str]:
-    """Sizes of the table: those of the profile, and large ones that were measured all the same."""
+    """Sizes of the table: those of the profile, and other large ones that were measured."""
     asked = inputs.profile.large_sizes if inputs.profile else ()
     known = PROFILES[-1].large_sizes
     planned = tuple(size for size in asked if inputs.expects(FAMILY, sizes=(size,)))

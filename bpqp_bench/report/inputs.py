@@ -43,9 +43,15 @@ class Names:
 
     def __init__(self, registry: Registry | None) -> None:
         self._registry = registry
+        self._methods: dict[str, MethodName] = {}  # tables ask for the same few again and again
 
     def method(self, text: str) -> MethodName:
         """Return name, key and label of a method."""
+        if text not in self._methods:
+            self._methods[text] = self._method(text)
+        return self._methods[text]
+
+    def _method(self, text: str) -> MethodName:
         if self._registry is not None:
             try:
                 choice = self._registry.method(text)
@@ -90,6 +96,17 @@ class Names:
             except SpecError:
                 pass
         return text
+
+    def family_label(self, key: str) -> str:
+        """Return the printed name of a family with its parameters: "Projection [slack=0.2]"."""
+        if self._registry is not None:
+            try:
+                label = self._registry.family(key).family.label
+            except SpecError:
+                return key
+            options = key.partition("[")[2]
+            return f"{label} [{options}" if options else label
+        return key
 
     def methods(self, texts: Iterable[str]) -> list[MethodName]:
         """Translate several; names of the same method appear once, the first one wins."""

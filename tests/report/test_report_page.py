@@ -88,6 +88,12 @@ def test_page_works_in_a_browser(written: list[Path], tmp_path: Path) -> None:
     assert found["choices"] == 12
     assert found["misranked"] == []
     assert found["charts"] == 2
+    # In each chart a click in the legend hides all methods but one, a second one shows them again.
+    assert len(found["legends"]) == found["charts"]
+    for legend in found["legends"]:
+        assert len(legend["all"]) > 1
+        assert legend["alone"] == [legend["picked"]]
+        assert legend["again"] == legend["all"]
     # Tables scroll in their own containers: the page itself is no wider than a phone.
     assert found["overflow"] <= 0
 

@@ -9,6 +9,7 @@ from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.tables.accuracy import accuracy_families
 from bpqp_bench.report.tables.efficiency import FAMILIES, METHODS, table_methods
+from bpqp_bench.report.tables.real import random_families
 
 # Below this a distance is rounding; a gradient equal to the reference bit by bit goes there too.
 _FLOOR = 1e-17
@@ -29,9 +30,10 @@ def largest_common_size(inputs: Inputs, family: str, methods: list[MethodName]) 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw one panel per dataset, at the largest size that most methods finished."""
     labels = accuracy_families(inputs)
-    shown = [family for family in FAMILIES if inputs.cells.sizes(family)]
+    shown = [family for family in random_families(inputs) if inputs.cells.sizes(family)]
     # One family with active inequalities beside the paper's, which has almost none.
-    shown += [f for f in labels if f.startswith("qp-active") and inputs.cells.sizes(f)][:1]
+    if not any(family.startswith("qp-active") for family in shown):
+        shown += [f for f in labels if f.startswith("qp-active") and inputs.cells.sizes(f)][:1]
     records: list[dict[str, Any]] = []
     for family in shown:
         named = family in FAMILIES

@@ -9,7 +9,8 @@ from bpqp_bench.report.figures._vega import facets, figure, only, own_scales
 from bpqp_bench.report.figures.accuracy_time import largest_common_size
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
+from bpqp_bench.report.tables.efficiency import table_methods
+from bpqp_bench.report.tables.real import random_families
 from bpqp_bench.report.text import significant
 
 _COLOURS = {
@@ -24,7 +25,7 @@ _COLOURS = {
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw forward and backward pass of every method as stacked bars, one row per dataset."""
     records: list[dict[str, Any]] = []
-    for family, label in FAMILIES.items():
+    for family, label in random_families(inputs).items():
         methods = table_methods(inputs, family)
         size = largest_common_size(inputs, family, methods)
         for method in methods if size else ():

@@ -11,7 +11,8 @@ from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT
 from bpqp_bench.report.figures._vega import Spec, facets, figure, log, method_scales
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
+from bpqp_bench.report.tables.efficiency import table_methods
+from bpqp_bench.report.tables.real import random_families
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import performance_profile
 
@@ -19,12 +20,13 @@ from bpqp_bench.statistics import performance_profile
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw one column per dataset; the upper row counts any answer, the lower right ones."""
     records: list[dict[str, Any]] = []
-    for (family, label), right in itertools.product(FAMILIES.items(), (False, True)):
+    families = random_families(inputs)
+    for (family, label), right in itertools.product(families.items(), (False, True)):
         records += profile_records(inputs, _times(inputs, family, right), _ROWS[right], label)
     if not records:
         return ()
     layer = profile_layer(inputs, records, "share of instances")
-    body = facets(layer, _ROWS, list(FAMILIES.values()), (210, 150))
+    body = facets(layer, _ROWS, list(families.values()), (210, 150))
     return (
         Drawing(
             "performance-profiles",
@@ -94,17 +96,19 @@ def _times(inputs: Inputs, family: str, accurate: bool) -> pd.DataFrame:
     sizes = [size for size in inputs.cells.sizes(family) if size not in large]
     for method in table_methods(inputs, family):
         pieces: list[pd.Series] = []
-        if any(_poses_another(inputs, family, size, method.key) for size in sizes):
+        measured = [inputs.cells.measured(family, size, method.key) for size in sizes]
+        # A variant that solves another problem (the paper's LP with ε = 0) does not compete here.
+        if any("posed" in rows and rows["posed"].notna().any() for rows in measured):
             continue
-        for size in sizes:
-            rows = inputs.cells.measured(family, size, method.key)
+        for rows in measured:
             problems |= set(rows.index)
             bad = rows["reference.degenerate"].eq(True)
             degenerate |= set(rows.index[bad])
+            kept = pd.Series(True, index=rows.index)
             if accurate:
-                close = rows["accuracy.q.one_minus_cos"] <= COSINE_RIGHT
-                rows = rows[close & (rows["accuracy.q.rel_l2"] <= ERROR_RIGHT)]
-            pieces.append(rows["time.total.call"])
+                kept = rows["accuracy.q.one_minus_cos"] <= COSINE_RIGHT
+                kept &= rows["accuracy.q.rel_l2"] <= ERROR_RIGHT
+            pieces.append(rows.loc[kept, "time.total.call"])
         joined = pd.concat(pieces) if pieces else pd.Series(dtype=float)
         tried = any(
             inputs.cells.outcome(family, size, method.key).state not in ("missing", "unsupported")
@@ -114,12 +118,6 @@ def _times(inputs: Inputs, family: str, accurate: bool) -> pd.DataFrame:
             columns[method.key] = joined
     index = sorted(problems - degenerate if accurate else problems)
     return pd.DataFrame({key: column.reindex(index) for key, column in columns.items()})
-
-
-def _poses_another(inputs: Inputs, family: str, size: str, method: str) -> bool:
-    # A variant that solves another problem (the paper's LP with ε = 0) does not compete here.
-    rows = inputs.cells.measured(family, size, method)
-    return "posed" in rows and bool(rows["posed"].notna().any())
 
 
 FIGURE = FigureModule("performance-profiles", 30, draw)

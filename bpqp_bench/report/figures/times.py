@@ -10,8 +10,9 @@ from bpqp_bench.report.figures._vega import facets, figure, log, method_scales, 
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.published import published_time
-from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
+from bpqp_bench.report.tables.efficiency import table_methods
 from bpqp_bench.report.tables.large_scale import FAMILY
+from bpqp_bench.report.tables.real import random_families
 from bpqp_bench.results.cells import PASSES, PROTOCOLS, Protocol
 from bpqp_bench.runner.profiles import PROFILES
 from bpqp_bench.statistics import summarize
@@ -25,10 +26,11 @@ _MEANING = {
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw one figure per protocol for the sizes of table 1, and one for the large ones."""
     large = PROFILES[-1].large_sizes
-    sizes = inputs.cells.sizes(*FAMILIES)
+    families = random_families(inputs)
+    sizes = inputs.cells.sizes(*families)
     drawings: list[Drawing] = []
     if small := [size for size in sizes if size not in large]:
-        drawings += [_draw(inputs, protocol, FAMILIES, small, "times") for protocol in PROTOCOLS]
+        drawings += [_draw(inputs, protocol, families, small, "times") for protocol in PROTOCOLS]
     if big := [size for size in inputs.cells.sizes(FAMILY) if size in large]:
         drawings.append(_draw(inputs, "call", {FAMILY: "QP"}, big, "large-scale"))
     return tuple(drawings)
@@ -52,8 +54,8 @@ def _draw(
         {"transform": only("published"), "mark": {"type": "text", "fontSize": 12, "text": "+"},
          "encoding": where},
     ]  # fmt: skip
-    wide = len(families) == 1
-    rows = ["QP"] if wide else list(PASSES)
+    wide = name == "large-scale"
+    rows = list(families.values()) if wide else list(PASSES)
     columns = list(PASSES) if wide else list(families.values())
     for record in records:
         record["row"], record["column"] = (

@@ -96,7 +96,7 @@ def accuracy_families(inputs: Inputs) -> dict[str, str]:
     found = {key: label for key, label in found.items() if inputs.expects(key)}
     for family in inputs.cells.families():
         if base_name(family) not in REAL:  # table 8 has those
-            found.setdefault(family, family)
+            found.setdefault(family, inputs.names.family_label(family))
     return found
 
 

@@ -49,13 +49,21 @@ def table_methods(inputs: Inputs, family: str) -> list[MethodName]:
     return [name for name in inputs.rows(asked, family) if name.key not in elsewhere]
 
 
+def table_families(inputs: Inputs) -> dict[str, str]:
+    """Labels of the datasets by key: the paper's; in a run of one's own choice all that it has."""
+    if inputs.profile is not None:
+        return dict(FAMILIES)
+    found = {family: label for family, label in FAMILIES.items() if inputs.expects(family)}
+    for family in inputs.cells.families():
+        label = inputs.names.family_label(family)
+        found.setdefault(family, family if label in found.values() else label)
+    return found
+
+
 def render(inputs: Inputs) -> Table:
     """Render the two protocols in the paper's layout, then every statistic of every cell."""
     planned = inputs.profile.sizes if inputs.profile else ()
-    families = dict(FAMILIES)
-    if inputs.profile is None:  # a run of the user's own choice: every family in it has its times
-        families = {family: label for family, label in FAMILIES.items() if inputs.expects(family)}
-        families |= {f: f for f in inputs.cells.families() if f not in FAMILIES}
+    families = table_families(inputs)
     times = Times(
         inputs,
         key=TABLE.key,

@@ -23,6 +23,7 @@ from bpqp_bench.report.tables._common import (
     number_cell,
 )
 from bpqp_bench.report.tables._survey import at_best, modern, scope
+from bpqp_bench.report.tables.efficiency import table_families
 from bpqp_bench.report.text import significant
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
@@ -72,6 +73,12 @@ def methods(everything: bool = True) -> tuple[str, ...]:
     """Names of the rows: every library at its best; with ``everything`` all of today's variants."""
     more = (*modern(), *_FURTHER) if everything else ()
     return tuple(dict.fromkeys((*at_best(), *more)))
+
+
+def random_families(inputs: Inputs) -> dict[str, str]:
+    """Labels by key of the families of table 1 without real problems, which have table 8."""
+    found = table_families(inputs)
+    return {family: label for family, label in found.items() if base_name(family) not in REAL}
 
 
 @cache

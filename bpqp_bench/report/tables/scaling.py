@@ -13,7 +13,7 @@ from bpqp_bench.report.tables._common import (
     method_entry,
     places,
 )
-from bpqp_bench.report.tables.efficiency import FAMILIES, table_methods
+from bpqp_bench.report.tables.efficiency import FAMILIES, table_families, table_methods
 from bpqp_bench.results.cells import PASSES, PROTOCOLS
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
@@ -35,7 +35,7 @@ def requests(profile: Profile) -> tuple[Request, ...]:
 
 def render(inputs: Inputs) -> Table:
     """Render one row per dataset and method."""
-    families = dict(FAMILIES) | {
+    families = table_families(inputs) | {
         family: f"{family} (fixed data)" for family in inputs.cells.families() if "fixed=" in family
     }
     rows = places(families, lambda family: _methods(inputs, family))

@@ -165,8 +165,23 @@
       }
     }
     window.addEventListener("load", async () => {
-      await choice.draw();
+      const drawn = (await choice.draw()).filter((one) => one && one.view);
       result.charts = document.querySelectorAll(".chart svg").length;
+      // A click on a method in a legend leaves it alone, a second one brings the others back.
+      result.legends = [];
+      for (const { view } of drawn) {
+        const chart = view.container();
+        const seen = () => new Set([...chart.querySelectorAll(".role-mark.mark-symbol path")]
+          .filter((mark) => Number(mark.getAttribute("opacity") ?? 1) > 0.5).map((mark) => mark.__data__.datum.label));
+        const entry = [...chart.querySelectorAll(".role-legend-symbol path")].find((one) => seen().has(one.__data__.datum.value));
+        const before = seen(), steps = [];
+        for (let click = 0; click < 2; click += 1) {
+          entry.dispatchEvent(new MouseEvent("click", { bubbles: true, view: window }));
+          await view.runAsync();
+          steps.push([...seen()]);
+        }
+        result.legends.push({ all: [...before].sort(), picked: entry.__data__.datum.value, alone: steps[0], again: steps[1].sort() });
+      }
       result.errors.push(...choice.errors);
       result.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
       finish();

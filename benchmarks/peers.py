@@ -1,8 +1,8 @@
 """BPQP beside its peers through the public layers: one problem, and a batch.
 
 Methods take turns within a process, on one thread, and what counts is the median of each round's
-ratio to the best peer. Seconds are those of the CPU, so that other work on the machine costs none.
-Every gradient, BPQP's too, is held to the certified reference; a wrong one is left out and named.
+ratio to the best peer. All six data want gradients. Seconds are those of the CPU, so that other work
+on the machine costs none. Every gradient with respect to q, BPQP's too, is held to the certified reference; a wrong one is left out and named.
 
 Run ``python benchmarks/peers.py [--batch 64] [--rounds 9] [--size 100x20 …] [--family qp …]``.
 """
@@ -87,13 +87,13 @@ def data(instances: list[Instance]) -> list[Tensor]:
 
 
 def passes(layer: Layer, given: list[Tensor], v: Tensor) -> tuple[float, Tensor]:
-    leaf = given[1].detach().clone().requires_grad_()
+    leaves = [part.detach().clone().requires_grad_() for part in given]
     begin = time.process_time()
-    z = layer(given[0], leaf, *given[2:])
+    z = layer(*leaves)
     torch.autograd.backward(z, v)
     took = time.process_time() - begin
-    assert leaf.grad is not None
-    return took, leaf.grad
+    assert leaves[1].grad is not None
+    return took, leaves[1].grad
 
 
 def compare(family: str, size: Size, batch: int, rounds: int) -> str:

@@ -1,8 +1,9 @@
 """BPQP beside its peers through the public layers: one problem, and a batch.
 
 Methods take turns within a process, on one thread, and what counts is the median of each round's
-ratio to the best peer. All six data want gradients. Seconds are those of the CPU, so that other work
-on the machine costs none. Every gradient with respect to q, BPQP's too, is held to the certified reference; a wrong one is left out and named.
+ratio to the best peer. All six data want gradients. Seconds are those of the CPU, so that other
+work on the machine costs none. Every gradient with respect to q, BPQP's too, is held to the
+certified reference; a wrong one is left out and named.
 
 Run ``python benchmarks/peers.py [--batch 64] [--rounds 9] [--size 100x20 …] [--family qp …]``.
 """

@@ -258,7 +258,8 @@ def _by_active_set(
 
 def _by_kernel(data: DenseData, settings: Settings, start: Tensor | None) -> Kernel:
     if _on_cpu(data):
-        return cpu.solve(*data.parts, start, settings.active_tol)
+        P, q, A, b, G, h = data.parts
+        return cpu.solve(P, q, A, b, G, h, start, settings.active_tol)
     (q, b, h), (P, _, A, _, G, _) = data.vectors(), data.parts
     return batched.solve(P, q, A, b, G, h, start, settings.active_tol)
 

@@ -182,7 +182,7 @@ class _Search:
         ((steps, primal, dual, _, _),) = point.summary()
         z, nu, lam = (part[0].numpy() for part in (point.z, point.nu, point.lam))
         solution = QPSolution(z, nu, lam, np.zeros(0), "solved", int(steps), primal, dual)
-        active = ActiveSet(point.active[0].numpy(), point.state.weak[0], (0.0, 0.0))
+        active = ActiveSet(point.active[0].numpy(), point.weak[0].numpy(), (0.0, 0.0))
         info: dict[str, object] = {"forward": "active-set", "polished": True}
         return ForwardPass(
             qp, solution, active, np.zeros(0, dtype=bool), qp, self.scaling, None, info

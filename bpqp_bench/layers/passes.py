@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bpqp_bench.layers.dense_data import DenseData
-from bpqp_bench.layers.primal_dual.rules import ACCURATE, Summary, Three
+from bpqp_bench.layers.primal_dual.rules import ACCURATE, Summary
 from bpqp_bench.layers.problem import Phase
 from bpqp_bench.layers.solver_pass import Info, Instances, flag
 
@@ -31,7 +31,10 @@ class Passes(Protocol):
 
     z: Tensor
     state: Tensor
-    duals: tuple[Any, ...]
+
+    @property
+    def duals(self) -> tuple[Any, ...]:
+        """Multipliers."""
 
     @property
     def facts(self) -> Callable[[], Info]:
@@ -47,7 +50,7 @@ class Passes(Protocol):
 
 
 class Kernel(Protocol):
-    """Solved problems as a kernel leaves them, see `batched.BatchPoint`."""
+    """Solved problems as a kernel leaves them, see `bpqp_bench.layers.primal_dual.cpu.Point`."""
 
     @property
     def z(self) -> Tensor: ...  # noqa: D102
@@ -56,15 +59,16 @@ class Kernel(Protocol):
     @property
     def lam(self) -> Tensor: ...  # noqa: D102
     @property
+    def duals(self) -> Tensor: ...  # noqa: D102
+    @property
     def active(self) -> Tensor: ...  # noqa: D102
     @property
     def left(self) -> list[int]: ...  # noqa: D102
     @property
     def summary(self) -> Summary: ...  # noqa: D102
-    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Any]: ...  # noqa: D102
-    def outer_sums(  # noqa: D102
-        self, at: Three, adjoint: Three, wanted: Sequence[bool]
-    ) -> Sequence[Tensor | None]: ...
+    def pullback(  # noqa: D102
+        self, upstream: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]: ...
 
 
 class DensePass:
@@ -72,61 +76,93 @@ class DensePass:
 
     def __init__(self, data: DenseData, point: Kernel, others: Instances | None) -> None:
         self._own, self._point, self._others = data.own, point, others
-        z, nu, lam, active = point.z, point.nu, point.lam, point.active
+        z, active = point.z, point.active
         if others is not None:
+            into = z, point.nu, point.lam, active
             for i in others.indices:
-                for into, value in zip((z, nu, lam, active), others.solution(i), strict=True):
-                    into[i] = torch.from_numpy(value).to(into)
-        # In sums over the batch, an instance without a solution counts for nothing.
-        self._at = (z.nan_to_num() if others is not None and others.failed else z), nu, lam
+                for part, value in zip(into, others.solution(i), strict=True):
+                    part[i] = torch.from_numpy(value).to(part)
+        self._batched = data.batched
         self.z, self.state = (z, active) if data.batched else (z[0], active[0])
-        self.duals: tuple[Any, ...] = (nu, lam) if data.batched else (nu[0], lam[0])
         self.facts = _Facts(point.summary, {} if others is None else others.info)
+
+    @property
+    def duals(self) -> tuple[Any, ...]:
+        """ν* and λ*."""
+        nu, lam = self._point.nu, self._point.lam
+        return (nu, lam) if self._batched else (nu[0], lam[0])
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
     ) -> list[Tensor | None]:
         """Gradients with respect to P, q, A, b, G, h for v of the shape of ``z``."""
-        z = self._at[0]
+        z, neq = self._point.z, self._point.nu.shape[-1]
         v = upstream.to(z).reshape(z.shape)
+        # One problem's gradient is its own, and a batch of one is as good as shared.
+        alone = len(z) == 1
+        own = (True,) * 6 if apart or alone else self._own
+        wanted = [needed[k] and own[k] for k in (0, 2, 4)]
         with clock("solve"):
-            x, nu, lam, self.facts.residuals = self._point.adjoint(v)
+            x, y, self.facts.residuals, outer = self._point.pullback(v, wanted)
         if self._others is not None:
-            for i in self._others.indices:
-                found = self._others.adjoint(i, v[i].cpu().numpy(), clock)
-                for into, value in zip((x, nu, lam), found, strict=True):
-                    into[i] = torch.from_numpy(value).to(into)
+            self._replace(v, x, y, outer, clock)
         with clock("extract"):
-            # One problem's gradient is its own, and a batch of one is as good as shared.
-            alone = len(z) == 1
-            own = (True,) * 6 if apart or alone else self._own
-            parts = self._gradients((x, nu, lam), own, needed)
-            if not alone or apart:
-                return parts
+            found: list[Tensor | None] = [outer[0], None, outer[1], None, outer[2], None]
+            found[1] = x if needed[1] else None
+            if needed[3] or needed[5]:
+                minus = -y
+                found[3] = minus[:, :neq] if needed[3] else None
+                found[5] = minus[:, neq:] if needed[5] else None
+            if not all(own):
+                self._sum(found, x, y, own, needed)
             return [
-                part if part is None or mine else part.squeeze(0)
-                for part, mine in zip(parts, self._own, strict=True)
+                part if part is None or apart or mine or not alone else part.squeeze(0)
+                for part, mine in zip(found, self._own, strict=True)
             ]
 
-    def _gradients(
-        self, adjoint: Three, own: Sequence[bool], needed: Sequence[bool]
-    ) -> list[Tensor | None]:
-        """Gradients from z̃, ν̃, λ̃; summed over the batch for arguments that it shares."""
-        (z, *duals), (x, *tildes) = self._at, adjoint
-        found: list[Tensor | None] = [None] * 6
-        for k, vector in ((1, x), (3, tildes[0]), (5, tildes[1])):
-            if needed[k]:
-                whole = vector if k == 1 else -vector
-                found[k] = whole if own[k] else whole.sum(0)
-        wanted = [needed[k] and own[k] for k in (0, 2, 4)]
-        found[0], found[2], found[4] = self._point.outer_sums(self._at, adjoint, wanted)
+    def _replace(
+        self, v: Tensor, x: Tensor, y: Tensor, outer: Sequence[Tensor | None], clock: Phase
+    ) -> None:
+        """Put in the gradients of the instances that another solver solved."""
+        others, neq = self._others, self._point.nu.shape[-1]
+        assert others is not None
+        for i in others.indices:
+            found = others.adjoint(i, v[i].cpu().numpy(), clock)
+            tilde, nu_tilde, lam_tilde = (torch.from_numpy(part).to(x) for part in found)
+            x[i], y[i, :neq], y[i, neq:] = tilde, nu_tilde, lam_tilde
+            z = self._point.z[i].nan_to_num()  # no solution: its gradients are zero
+            pairs = (
+                (0.5 * tilde, 0.5 * z),
+                (nu_tilde, self._point.nu[i]),
+                (lam_tilde, self._point.lam[i]),
+            )
+            for part, (u, w) in zip(outer, pairs, strict=True):
+                if part is not None:
+                    part[i] = torch.outer(u, z) + torch.outer(w, tilde)
+
+    def _sum(
+        self,
+        found: list[Tensor | None],
+        x: Tensor,
+        y: Tensor,
+        own: Sequence[bool],
+        needed: Sequence[bool],
+    ) -> None:
+        """Sum over the batch what it shares."""
+        neq, duals = self._point.nu.shape[-1], self._point.duals
+        z = self._point.z
+        if self._others is not None and self._others.failed:
+            z = z.nan_to_num()  # an instance without a solution counts for nothing
+        for k in (1, 3, 5):
+            part = found[k]
+            if part is not None and not own[k]:
+                found[k] = part.sum(0)
         if needed[0] and not own[0]:
             half = x.mT @ z
             found[0] = (half + half.mT).mul_(0.5)
-        for k, dual, tilde in ((2, duals[0], tildes[0]), (4, duals[1], tildes[1])):
+        for k, rows in ((2, slice(neq)), (4, slice(neq, None))):
             if needed[k] and not own[k]:
-                found[k] = torch.addmm(tilde.mT @ z, dual.mT, x)
-        return found
+                found[k] = torch.addmm(y[:, rows].mT @ z, duals[:, rows].mT, x)
 
 
 class _Facts:

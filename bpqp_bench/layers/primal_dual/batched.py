@@ -28,7 +28,6 @@ from bpqp_bench.layers.primal_dual.rules import (
     SHORT,
     WEAK,
     Summary,
-    Three,
 )
 
 __all__ = ["BatchFactors", "BatchPoint", "solve"]
@@ -125,21 +124,20 @@ class BatchPoint:
         found: list[int] = (~self.verified).nonzero().squeeze(-1).tolist()
         return found
 
-    @staticmethod
-    def outer_sums(at: Three, adjoint: Three, wanted: Sequence[bool]) -> Sequence[Tensor | None]:
-        """∇P, ∇A and ∇G of every instance, (batch, rows, n), where ``wanted``."""
-        (z, nu, lam), (x, nu_adjoint, lam_adjoint) = at, adjoint
-        triples = ((0.5 * x, 0.5 * z), (nu_adjoint, nu), (lam_adjoint, lam))
-        return [
-            (u.unsqueeze(-1) * z.unsqueeze(-2)).addcmul_(w.unsqueeze(-1), x.unsqueeze(-2))
-            if want
-            else None
-            for (u, w), want in zip(triples, wanted, strict=True)
-        ]
+    @property
+    def duals(self) -> Tensor:
+        """Multipliers [ν; λ], (batch, neq + nineq)."""
+        return torch.cat([self.nu, self.lam], dim=-1)
 
-    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Solve the backward QPs for v (batch, n): z̃, ν̃, λ̃ and the relative residuals (batch,)."""
-        factors, neq = self.factors, self.nu.shape[-1]
+    def pullback(
+        self, upstream: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]:
+        """Solve the backward QPs for v (batch, n).
+
+        Returns z̃, [ν̃; λ̃], the relative residuals (batch,), and where ``wanted`` ∇P, ∇A and ∇G of
+        every instance, (batch, rows, n).
+        """
+        factors, neq, z = self.factors, self.nu.shape[-1], self.z
         x, y, length, free = factors.solve(-upstream)
         size = upstream.abs().amax(-1)
         size = torch.where(size > 0.0, size, 1.0)
@@ -155,7 +153,14 @@ class BatchPoint:
                 break
             dx, dy, _, _ = factors.solve(-left, -off)
             x, y = x + dx, y + dy
-        return x, y[:, :neq], y[:, neq:], residual
+        tildes = (0.5 * x, 0.5 * z), (y[:, :neq], self.nu), (y[:, neq:], self.lam)
+        found = [
+            (u.unsqueeze(-1) * z.unsqueeze(-2)).addcmul_(w.unsqueeze(-1), x.unsqueeze(-2))
+            if want
+            else None
+            for (u, w), want in zip(tildes, wanted, strict=True)
+        ]
+        return x, y, residual, found
 
 
 def _summary(steps: int, *parts: Tensor) -> list[tuple[float, ...]]:

@@ -1,7 +1,8 @@
 """BLAS and LAPACK inside compiled kernels, and how many threads they take.
 
 SciPy publishes the addresses of its BLAS and LAPACK functions (`scipy.linalg.cython_blas`). They
-are handed to the kernels as numbers, so that Numba can keep compiled kernels on disk.
+are handed to the kernels as numbers, so that Numba can keep compiled kernels on disk. Matrices that
+are small enough take plain loops, which need no thread limit either.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.core.extending import intrinsic
 from numba.extending import get_cython_function_address
-from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "FAST",
+    "TINY",
     "addresses",
     "cholesky",
+    "doubles",
+    "integers",
+    "masks",
     "one_thread",
-    "place",
     "solve_lower",
     "subtract_gram",
     "workspace",
@@ -31,14 +34,21 @@ __all__ = [
 
 #: Numba may reorder sums, to use vector instructions; NaN and infinity stay what they are.
 FAST = {"reassoc", "contract"}
+#: Matrices up to this order take plain loops.
+TINY = 32
+
+_compiled = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 
 
 @cache
-def addresses() -> NDArray[np.int64]:
+def addresses() -> tuple[int, int, int]:
     """Addresses of dpotrf, dtrsm and dsyrk."""
     lapack, blas = "scipy.linalg.cython_lapack", "scipy.linalg.cython_blas"
-    found = [(lapack, "dpotrf"), (blas, "dtrsm"), (blas, "dsyrk")]
-    return np.array([get_cython_function_address(*where) for where in found], dtype=np.int64)
+    potrf, trsm, syrk = (
+        int(get_cython_function_address(*where))
+        for where in ((lapack, "dpotrf"), (blas, "dtrsm"), (blas, "dsyrk"))
+    )
+    return potrf, trsm, syrk
 
 
 @intrinsic
@@ -59,16 +69,54 @@ def _fortran(typing: Any, address: Any, pointers: Any) -> Any:
     return types.void(address, pointers), generate
 
 
-_call: Any = _fortran  # its type speaks of the compiler's context, which callers do not pass
+@intrinsic
+def _at(typing: Any, address: Any) -> Any:
+    """Turn an address into a pointer."""
+    del typing
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        del context, signature
+        return builder.inttoptr(values[0], ir.PointerType(ir.IntType(8)))
+
+    return types.voidptr(address), generate
 
 
-@njit(cache=True, nogil=True)
-def place(array: Any) -> Any:
+# Their types speak of the compiler's context, which callers do not pass.
+_call: Any = _fortran
+_pointer: Any = _at
+
+
+@_compiled
+def doubles(address: int, shape: Any) -> Any:
+    """View memory as an array of float64."""
+    return carray(_pointer(address), shape, dtype=np.float64)
+
+
+@_compiled
+def integers(address: int, shape: Any) -> Any:
+    """View memory as an array of int64."""
+    return carray(_pointer(address), shape, dtype=np.int64)
+
+
+@_compiled
+def masks(address: int, shape: Any) -> Any:
+    """View memory as an array of bool."""
+    return carray(_pointer(address), shape, dtype=np.bool_)
+
+
+@_compiled
+def _place(array: Any) -> Any:
     """Address of an array; signed, since Numba makes a float of signed and unsigned."""
     return np.int64(array.ctypes.data)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
+def _entry(M: Any, row: int, column: int) -> Any:
+    """Address of an entry of a matrix."""
+    return _place(M) + 8 * (row * M.shape[1] + column)
+
+
+@_compiled
 def workspace(functions: Any) -> Any:
     """Room for the arguments that Fortran takes by reference; the caller keeps it alive."""
     letters = np.array([76, 85, 84, 78], dtype=np.uint8)  # L, U, T, N
@@ -78,41 +126,81 @@ def workspace(functions: Any) -> Any:
 # Matrices are row-major here and column-major there: our lower triangle is LAPACK's upper one.
 
 
-@njit(cache=True, nogil=True)
-def cholesky(work: Any, at: int, n: int, stride: int) -> bool:
-    """Factorize the lower triangle of a matrix in place; False if it is not positive definite."""
+@_compiled
+def cholesky(work: Any, M: Any, o: int, n: int) -> bool:
+    """Factorize the lower triangle of M[o : o + n, o : o + n]; False if not positive definite."""
+    if n <= TINY:
+        for i in range(o, o + n):
+            for j in range(o, i + 1):
+                value = M[i, j]
+                for k in range(o, j):
+                    value -= M[i, k] * M[j, k]
+                if i > j:
+                    M[i, j] = value / M[j, j]
+                elif value > 0.0:
+                    M[i, i] = np.sqrt(value)
+                else:
+                    return False
+        return True
     functions, ints, letters, _ = work
-    ints[0], ints[1], ints[2] = n, stride, 0
-    i, c = place(ints), place(letters)
-    if n > 0:
-        _call(functions[0], (c + 1, i, at, i + 4, i + 8))
+    ints[0], ints[1], ints[2] = n, M.shape[1], 0
+    i, c = _place(ints), _place(letters)
+    _call(functions[0], (c + 1, i, _entry(M, o, o), i + 4, i + 8))
     return bool(ints[2] == 0)
 
 
-@njit(cache=True, nogil=True)
-def solve_lower(work: Any, L: int, n: int, stride: int, X: int, rows: int, x_stride: int) -> None:
-    """X ← XL⁻ᵀ for X (rows, n): every row x becomes L⁻¹x."""
+@_compiled
+def solve_lower(work: Any, L: Any, n: int, X: Any, row: int, rows: int) -> None:
+    """Replace every row x of X[row : row + rows, :n] by L⁻¹x, L the top left block of order n."""
+    if n <= TINY and rows <= TINY:
+        for a in range(row, row + rows):
+            for i in range(n):
+                value = X[a, i]
+                for j in range(i):
+                    value -= L[i, j] * X[a, j]
+                X[a, i] = value / L[i, i]
+        return
     functions, ints, letters, numbers = work
-    ints[0], ints[1], ints[2], ints[3] = n, rows, stride, x_stride
-    i, c, one = place(ints), place(letters), place(numbers)
+    ints[0], ints[1], ints[2], ints[3] = n, rows, L.shape[1], X.shape[1]
+    i, c, one = _place(ints), _place(letters), _place(numbers)
     if n > 0 and rows > 0:
         _call(
             functions[1],
-            (c, c + 1, c + 2, c + 3, i, i + 4, one, L, i + 8, X, i + 12),
+            (
+                *(c, c + 1, c + 2, c + 3),
+                *(i, i + 4, one, _entry(L, 0, 0), i + 8, _entry(X, row, 0), i + 12),
+            ),
         )
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def subtract_gram(
-    work: Any, X: int, rows: int, n: int, x_stride: int, S: int, stride: int, fresh: bool
+    work: Any, X: Any, row: int, rows: int, n: int, S: Any, o: int, fresh: bool
 ) -> None:
-    """S ← S − XXᵀ, or S ← XXᵀ where ``fresh``, in the lower triangle, for X (rows, n)."""
+    """S ← S − XXᵀ, or S ← XXᵀ where ``fresh``, in the lower triangle.
+
+    X stands for X[row : row + rows, :n], and S for the block of that order at (o, o).
+    """
+    if n <= TINY and rows <= TINY:
+        for a in range(rows):
+            for e in range(a + 1):
+                value = 0.0
+                for j in range(n):
+                    value += X[row + a, j] * X[row + e, j]
+                S[o + a, o + e] = value if fresh else S[o + a, o + e] - value
+        return
     functions, ints, letters, numbers = work
-    ints[0], ints[1], ints[2], ints[3] = rows, n, x_stride, stride
-    i, c, one = place(ints), place(letters), place(numbers)
+    ints[0], ints[1], ints[2], ints[3] = rows, n, X.shape[1], S.shape[1]
+    i, c, one = _place(ints), _place(letters), _place(numbers)
     if rows > 0:
         alpha, beta = (one, one + 16) if fresh else (one + 8, one)
-        _call(functions[2], (c + 1, c + 2, i, i + 4, alpha, X, i + 8, beta, S, i + 12))
+        _call(
+            functions[2],
+            (
+                *(c + 1, c + 2, i, i + 4, alpha, _entry(X, row, 0), i + 8),
+                *(beta, _entry(S, o, o), i + 12),
+            ),
+        )
 
 
 class _Limit:

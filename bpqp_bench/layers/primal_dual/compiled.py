@@ -4,7 +4,8 @@ The mathematics is that of `bpqp_bench.layers.primal_dual`. For a small problem 
 calling operators one by one would be most of the time, in torch as in NumPy. Each kernel runs over
 the instances lo, …, hi − 1 of a batch and holds no lock of the interpreter.
 
-Where the first dimension of an array is 1, all instances share it.
+A call has nothing but numbers as arguments, `Addresses` of memory and `Sizes`: checking an array
+takes longer than reading an address, and the memory is divided in here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from numba import njit
 from bpqp_bench.layers.primal_dual.blas import (
     FAST,
     cholesky,
-    place,
+    doubles,
+    integers,
+    masks,
     solve_lower,
     subtract_gram,
     workspace,
@@ -38,34 +41,74 @@ from bpqp_bench.layers.primal_dual.rules import (
 )
 
 __all__ = [
-    "State",
-    "adjoint",
-    "allocate",
+    "Addresses",
+    "Sizes",
     "everything",
     "factorize_objective",
     "factorize_rows",
-    "outer_sums",
+    "prepare",
+    "pullback",
     "room",
     "solve",
 ]
 
 
+class Addresses(NamedTuple):
+    """Where the kernels find dpotrf, dtrsm and dsyrk, the data, and room for what they write.
+
+    ``start``, a mask (batch, nineq), is 0 where there is none; ``buffer`` has `room` numbers.
+    """
+
+    dpotrf: int
+    dtrsm: int
+    dsyrk: int
+    P: int
+    q: int
+    A: int
+    b: int
+    G: int
+    h: int
+    start: int
+    buffer: int
+    z: int
+    y: int
+    active: int
+    weak: int
+    numbers: int
+
+
+class Sizes(NamedTuple):
+    """Instances, dimensions, and how many of each argument there are: one where it is shared."""
+
+    batch: int
+    n: int
+    neq: int
+    nineq: int
+    P: int
+    q: int
+    A: int
+    b: int
+    G: int
+    h: int
+
+
 class State(NamedTuple):
-    """What the kernels read and write; m = neq + nineq.
+    """The memory as arrays; m = neq + nineq, and a first dimension of 1 is shared by the batch.
 
     Attributes
     ----------
     q, b, h
         (., n), (., neq), (., nineq).
     Q, L
-        (., n, n), the symmetric part of P, and its Cholesky factor.
+        (., n, n), the symmetric part of P (P itself where it is symmetric), and its Cholesky
+        factor.
     C, W, widths
         The rows [A; G], (., m, n); W with rows Wᵢ = L⁻¹Cᵢ; and their lengths (., m).
     D
         (., m, m): the factor of the equalities' block of WWᵀ, what stands below it, and the
         dual's matrix S on the inequalities, after elimination of the equalities.
     sound_p, sound
-        Whether P, and the equalities' block, are safely positive definite, (.,).
+        Whether P, and the equalities' block, are safely positive definite, 1 or 0, (.,).
     T, order
         (batch, m, m), the factor of WWᵀ on the rows ``order`` (batch, m): the equalities, then
         those that bind.
@@ -76,6 +119,8 @@ class State(NamedTuple):
     numbers
         (batch, 5): whether the solution is verified, largest violation of a row, largest entry of
         the Lagrangian's gradient, factorizations on an active set, binding inequalities.
+    symmetric
+        One number: whether every P is its own transpose, to the last bit.
     """
 
     q: Any
@@ -96,6 +141,16 @@ class State(NamedTuple):
     active: Any
     weak: Any
     numbers: Any
+    symmetric: Any
+
+
+def room(sizes: Sizes) -> int:
+    """Numbers that a buffer needs."""
+    count, n, m = sizes.batch, sizes.n, sizes.neq + sizes.nineq
+    rows = max(sizes.A, sizes.G)
+    own = max(sizes.P, rows)
+    per_objective, per_own = 2 * n * n + 1, m * n + m * m + m + 1
+    return 1 + sizes.P * per_objective + rows * m * n + own * per_own + count * (m * m + m)
 
 
 # Numba's decorators are untyped, and its functions know their types by themselves.
@@ -104,7 +159,7 @@ _compiled = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 
 @_compiled
 def _lower(L: Any, x: Any, n: int) -> None:
-    """X ← L⁻¹x."""
+    """Replace x by L⁻¹x."""
     for i in range(n):
         value = x[i]
         for j in range(i):
@@ -114,7 +169,7 @@ def _lower(L: Any, x: Any, n: int) -> None:
 
 @_compiled
 def _upper(L: Any, x: Any, n: int) -> None:
-    """X ← L⁻ᵀx."""
+    """Replace x by L⁻ᵀx."""
     for i in range(n - 1, -1, -1):
         value = x[i] / L[i, i]
         x[i] = value
@@ -132,7 +187,7 @@ def _dot(x: Any, y: Any) -> float:
 
 @_compiled
 def _add(x: Any, factor: float, y: Any) -> None:
-    """X ← x + factor·y."""
+    """Add factor·y to x."""
     for j in range(x.shape[0]):
         x[j] += factor * y[j]
 
@@ -151,8 +206,42 @@ def _largest(x: Any) -> float:
 
 
 @_compiled
+def _arrays(at: Any, sizes: Any) -> Any:
+    """View the memory as arrays."""
+    count, n, neq, nineq = sizes.batch, sizes.n, sizes.neq, sizes.nineq
+    m, rows = neq + nineq, max(sizes.A, sizes.G)
+    own = max(sizes.P, rows)
+    symmetric = doubles(at.buffer, (1,))
+    place = at.buffer + 8
+    L = doubles(place, (sizes.P, n, n))
+    place += 8 * sizes.P * n * n
+    Q = doubles(at.P if symmetric[0] == 1.0 else place, (sizes.P, n, n))
+    place += 8 * sizes.P * n * n
+    C = doubles(place, (rows, m, n))
+    place += 8 * rows * m * n
+    W = doubles(place, (own, m, n))
+    place += 8 * own * m * n
+    D = doubles(place, (own, m, m))
+    place += 8 * own * m * m
+    T = doubles(place, (count, m, m))
+    place += 8 * count * m * m
+    widths = doubles(place, (own, m))
+    place += 8 * own * m
+    order = integers(place, (count, m))
+    place += 8 * count * m
+    sound_p, sound = doubles(place, (sizes.P,)), doubles(place + 8 * sizes.P, (own,))
+    return State(
+        doubles(at.q, (sizes.q, n)), doubles(at.b, (sizes.b, neq)), doubles(at.h, (sizes.h, nineq)),
+        Q, L, C, W, widths, D, sound_p, sound, T, order,
+        doubles(at.z, (count, n)), doubles(at.y, (count, m)),
+        masks(at.active, (count, nineq)), masks(at.weak, (count, nineq)),
+        doubles(at.numbers, (count, 5)), symmetric,
+    )  # fmt: skip
+
+
+@_compiled
 def _symmetric(P: Any) -> bool:
-    """Whether every matrix is its own transpose, to the last bit; in blocks that stay in cache."""
+    """Whether every matrix is its own transpose; in blocks that stay in cache."""
     n, block = P.shape[1], 32
     for i in range(P.shape[0]):
         for top in range(0, n, block):
@@ -164,81 +253,65 @@ def _symmetric(P: Any) -> bool:
     return True
 
 
-def room(count: int, own: int, objectives: int, rows: int, n: int, m: int) -> int:
-    """Numbers that `allocate` needs: L, C, W, D and T."""
-    return objectives * n * n + (rows + own) * m * n + (own + count) * m * m
+@_compiled
+def prepare(at: Any, sizes: Any) -> None:
+    """Symmetric part of P, rows [A; G], and the rows to begin with."""
+    n, neq, nineq = sizes.n, sizes.neq, sizes.nineq
+    P = doubles(at.P, (sizes.P, n, n))
+    is_symmetric = _symmetric(P)
+    doubles(at.buffer, (1,))[0] = 1.0 if is_symmetric else 0.0
+    state = _arrays(at, sizes)
+    if not is_symmetric:
+        for i in range(sizes.P):
+            for a in range(n):
+                for c in range(n):
+                    state.Q[i, a, c] = 0.5 * (P[i, a, c] + P[i, c, a])
+    A, G = doubles(at.A, (sizes.A, neq, n)), doubles(at.G, (sizes.G, nineq, n))
+    for i in range(state.C.shape[0]):
+        state.C[i, :neq] = A[min(i, sizes.A - 1)]
+        state.C[i, neq:] = G[min(i, sizes.G - 1)]
+    if at.start:
+        state.active[:] = masks(at.start, (sizes.batch, nineq))
 
 
 @_compiled
-def allocate(data: Any, start: Any, count: int, buffer: Any) -> Any:
-    """Divide the buffer, of `room` numbers; ``start`` is (batch, nineq), or (0, 0) for none."""
-    P, q, A, b, G, h = data
-    n, neq, nineq = q.shape[1], b.shape[1], h.shape[1]
-    m, objectives, rows = neq + nineq, P.shape[0], max(A.shape[0], G.shape[0])
-    own = max(objectives, rows)
-    Q = P
-    if not _symmetric(P):
-        Q = np.empty(P.shape)
-        for i in range(objectives):
-            Q[i] = 0.5 * (P[i] + P[i].T)
-    ends = np.cumsum(
-        np.array([objectives * n * n, rows * m * n, own * m * n, own * m * m, count * m * m])
-    )
-    C = buffer[ends[0] : ends[1]].reshape((rows, m, n))
-    for i in range(rows):
-        C[i, :neq] = A[min(i, A.shape[0] - 1)]
-        C[i, neq:] = G[min(i, G.shape[0] - 1)]
-    active = np.zeros((count, nineq), dtype=np.bool_)
-    if start.shape[0]:
-        active[:] = start
-    return State(
-        q, b, h, Q, buffer[: ends[0]].reshape((objectives, n, n)), C,
-        buffer[ends[1] : ends[2]].reshape((own, m, n)), np.empty((own, m)),
-        buffer[ends[2] : ends[3]].reshape((own, m, m)),
-        np.ones(objectives, dtype=np.bool_), np.ones(own, dtype=np.bool_),
-        buffer[ends[3] : ends[4]].reshape((count, m, m)), np.empty((count, m), dtype=np.int32),
-        np.empty((count, n)), np.zeros((count, m)),
-        active, np.zeros((count, nineq), dtype=np.bool_), np.zeros((count, 5)),
-    )  # fmt: skip
-
-
-@_compiled
-def factorize_objective(functions: Any, state: Any, lo: int, hi: int) -> None:
+def factorize_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
     """Q = LLᵀ; ``sound_p`` says whether it is safely positive definite."""
-    work, Q, L = workspace(functions), state.Q, state.L
-    n = L.shape[1]
+    state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
+    n, Q, L = sizes.n, state.Q, state.L
     for i in range(lo, hi):
         L[i] = Q[i]
-        good = cholesky(work, place(L[i]), n, n)
+        good = cholesky(work, L[i], 0, n)
         for a in range(n):
             good &= L[i, a, a] * L[i, a, a] > PIVOT * Q[i, a, a]
-        state.sound_p[i] = good
+        state.sound_p[i] = 1.0 if good else 0.0
 
 
 @_compiled
-def factorize_rows(functions: Any, state: Any, lo: int, hi: int) -> None:
-    """W, D and ``widths``; ``sound`` becomes False where the equalities are nearly dependent."""
-    work, L, C, W, D = workspace(functions), state.L, state.C, state.W, state.D
-    m, n, neq = W.shape[1], W.shape[2], state.b.shape[1]
+def factorize_rows(at: Any, sizes: Any, lo: int, hi: int) -> None:
+    """W, D and ``widths``; ``sound`` becomes 0 where the equalities are nearly dependent."""
+    state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
+    L, C, W, D = state.L, state.C, state.W, state.D
+    m, n, neq = W.shape[1], sizes.n, sizes.neq
     for i in range(lo, hi):
         p, c = min(i, L.shape[0] - 1), min(i, C.shape[0] - 1)
-        if not state.sound_p[p]:
+        state.sound[i] = 0.0
+        if state.sound_p[p] == 0.0:
             continue
         W[i] = C[c]
-        rows, block = place(W[i]), place(D[i])
-        solve_lower(work, place(L[p]), n, n, rows, m, n)
-        subtract_gram(work, rows, m, n, n, block, m, True)
+        solve_lower(work, L[p], n, W[i], 0, m)
+        subtract_gram(work, W[i], 0, m, n, D[i], 0, True)
         for a in range(m):
             state.widths[i, a] = np.sqrt(D[i, a, a])
-        good = cholesky(work, block, neq, m)
+        good = cholesky(work, D[i], 0, neq)
         for a in range(neq):
-            good &= D[i, a, a] > np.sqrt(PIVOT) * state.widths[i, a]
+            width = state.widths[i, a]
+            good &= D[i, a, a] * D[i, a, a] > PIVOT * width * width
         if not good:
-            state.sound[i] = False
             continue
-        below = block + 8 * neq * m
-        solve_lower(work, block, neq, m, below, m - neq, m)
-        subtract_gram(work, below, m - neq, neq, m, below + 8 * neq, m, False)
+        state.sound[i] = 1.0
+        solve_lower(work, D[i], neq, D[i], neq, m - neq)
+        subtract_gram(work, D[i], neq, m - neq, neq, D[i], neq, False)
         for a in range(neq, m):
             for e in range(neq, a):
                 D[i, e, a] = D[i, a, e]
@@ -270,7 +343,7 @@ def _saddle(
 
 @_compiled
 def _gradient(Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, out: Any) -> float:
-    """Out ← Qx + linear + Cᵀy; returns the largest entry of Qx."""
+    """Write Qx + linear + Cᵀy into ``out``; returns the largest entry of Qx."""
     size = 0.0
     for a in range(x.shape[0]):
         value = _dot(Q[a], x)
@@ -284,14 +357,13 @@ def _gradient(Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, o
 @_compiled
 def _factorize(work: Any, D: Any, T: Any, order: Any, neq: int, k: int) -> bool:
     """Complete T by the rows order[neq:k]; the equalities' block is there."""
-    m = D.shape[0]
     for a in range(neq, k):
         row = order[a]
         for e in range(neq):
             T[a, e] = D[row, e]
         for e in range(neq, a + 1):
             T[a, e] = D[row, order[e]]
-    return bool(cholesky(work, place(T) + 8 * (neq * m + neq), k - neq, m))
+    return bool(cholesky(work, T, neq, k - neq))
 
 
 @_compiled
@@ -333,11 +405,16 @@ def _misplaced(
 
 @_compiled
 def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays back and forth
-    functions: Any, state: Any, active_tol: float, warm: bool, lo: int, hi: int
+    at: Any, sizes: Any, active_tol: float, lo: int, hi: int
 ) -> None:
-    """Solve instances lo, …, hi − 1 on their factorizations, from ``active`` where ``warm``."""
-    (q, b, h, Q, L, C, W, widths, D, sound_p, sound, T, order, z, y, active, weak, numbers) = state
-    work = workspace(functions)
+    """Solve instances lo, …, hi − 1 on their factorizations."""
+    state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
+    q, b, h, Q, L, C, W, widths, D = (
+        *(state.q, state.b, state.h, state.Q, state.L, state.C, state.W, state.widths, state.D),
+    )
+    T, order, z, y, active, weak, numbers = (
+        *(state.T, state.order, state.z, state.y, state.active, state.weak, state.numbers),
+    )
     n, neq, m = q.shape[1], b.shape[1], W.shape[1]
     nineq = m - neq
     s0, slack, wrong = np.empty(nineq), np.empty(nineq), np.empty(nineq, dtype=np.bool_)
@@ -347,7 +424,10 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
     dy, multipliers = np.empty(m), np.empty(m)
     for i in range(lo, hi):
         c, f, p = min(i, C.shape[0] - 1), min(i, W.shape[0] - 1), min(i, Q.shape[0] - 1)
-        if not (sound_p[p] and sound[f]):
+        numbers[i, :] = 0.0
+        y[i, :] = 0.0
+        if state.sound[f] == 0.0:
+            active[i, :] = False
             continue
         Di, Ti, Wi, wide = D[f], T[i], W[f], widths[f]
         # The dual: s0 = h + W_G t − V a with t = L⁻¹q and a = T⁻¹(W_A t + b).
@@ -363,7 +443,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
         for j in range(nineq):
             right[neq + j] = h[i if h.shape[0] > 1 else 0, j]
             s0[j] = right[neq + j] + _dot(Wi[neq + j], t) - _dot(Di[neq + j, :neq], short[:neq])
-            if not warm:
+            if not at.start:
                 active[i, j] = s0[j] < 0.0
         for a in range(n):
             linear[a] = q[i if q.shape[0] > 1 else 0, a]
@@ -468,26 +548,45 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
 
 
 @_compiled
-def everything(
-    functions: Any, data: Any, start: Any, active_tol: float, count: int, buffer: Any
-) -> Any:
+def everything(at: Any, sizes: Any, active_tol: float) -> None:
     """All stages in one call, which costs a small problem less than one call for each."""
-    state = allocate(data, start, count, buffer)
-    factorize_objective(functions, state, 0, state.L.shape[0])
-    factorize_rows(functions, state, 0, state.W.shape[0])
-    solve(functions, state, active_tol, start.shape[0] > 0, 0, count)
-    return state
+    prepare(at, sizes)
+    factorize_objective(at, sizes, 0, sizes.P)
+    factorize_rows(at, sizes, 0, max(sizes.P, sizes.A, sizes.G))
+    solve(at, sizes, active_tol, 0, sizes.batch)
 
 
 @_compiled
-def adjoint(state: Any, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int) -> None:
-    """Solve the backward QPs for v (batch, n): x, y (batch, m) and relative residuals (batch,).
+def pullback(at: Any, sizes: Any, places: Any, lo: int, hi: int) -> None:
+    """Solve the backward QPs, and write gradients, for instances lo, …, hi − 1.
 
-    The residual is that of the adjoint equations, relative to v and to the rows; a first answer
-    that is worse than 1e-11 is refined.
+    ``places`` are the addresses of v, x = z̃ (batch, n), y = [ν̃; λ̃] (batch, m), the residuals
+    (batch,), and of ∇P, ∇A and ∇G of every instance, or 0 for those that nobody wants. The residual
+    is that of the adjoint equations, relative to v and to the rows; a first answer that is worse
+    than 1e-11 is refined. Instances without a solution get zeros.
     """
+    state, count, n, neq = _arrays(at, sizes), sizes.batch, sizes.n, sizes.neq
+    m = neq + sizes.nineq
+    v, x = doubles(places[0], (count, n)), doubles(places[1], (count, n))
+    y, residuals = doubles(places[2], (count, m)), doubles(places[3], (count,))
+    _adjoint(state, neq, v, x, y, residuals, lo, hi)
+    z, duals = state.z, state.y
+    if places[4]:
+        _outer_sums(0.5, x, z, z, x, state.numbers, doubles(places[4], (count, n, n)), lo, hi)
+    if places[5]:
+        out = doubles(places[5], (count, neq, n))
+        _outer_sums(1.0, y[:, :neq], z, duals[:, :neq], x, state.numbers, out, lo, hi)
+    if places[6]:
+        out = doubles(places[6], (count, sizes.nineq, n))
+        _outer_sums(1.0, y[:, neq:], z, duals[:, neq:], x, state.numbers, out, lo, hi)
+
+
+@_compiled
+def _adjoint(
+    state: Any, neq: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
+) -> None:
     Q, L, C, W, widths, T = state.Q, state.L, state.C, state.W, state.widths, state.T
-    order, numbers, neq = state.order, state.numbers, state.b.shape[1]
+    order, numbers = state.order, state.numbers
     n, m = v.shape[1], y.shape[1]
     t, right, dx, grad = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     off, found, dy = np.zeros(m), np.empty(m), np.empty(m)
@@ -527,9 +626,14 @@ def adjoint(state: Any, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
 
 
 @_compiled
-def outer_sums(scale: float, u: Any, v: Any, w: Any, s: Any, out: Any, lo: int, hi: int) -> None:
+def _outer_sums(
+    scale: float, u: Any, v: Any, w: Any, s: Any, numbers: Any, out: Any, lo: int, hi: int
+) -> None:
     """Write scale·(uvᵀ + wsᵀ) for every instance into ``out`` (batch, rows, n)."""
     for i in range(lo, hi):
+        if numbers[i, 0] == 0.0:
+            out[i] = 0.0
+            continue
         for a in range(out.shape[1]):
             first, second = scale * u[i, a], scale * w[i, a]
             for j in range(out.shape[2]):

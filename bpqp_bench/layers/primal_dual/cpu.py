@@ -6,22 +6,18 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bpqp_bench.layers.primal_dual import compiled
-from bpqp_bench.layers.primal_dual.blas import addresses, one_thread
-from bpqp_bench.layers.primal_dual.rules import Summary, Three
+from bpqp_bench.layers.primal_dual.blas import TINY, addresses, one_thread
+from bpqp_bench.layers.primal_dual.rules import Summary
 
 __all__ = ["Point", "solve"]
-
-Array = NDArray[np.float64]
 
 #: Matrices up to this order gain nothing from a second thread in BLAS.
 _SMALL = 256
@@ -29,7 +25,6 @@ _SMALL = 256
 _WORTH_A_THREAD = 2_000_000
 #: Numbers from which on a buffer comes from the system, and the most that are kept for reuse.
 _PAGED, _KEPT = 1 << 14, 1 << 25
-_COLD = np.zeros((0, 0), dtype=np.bool_)
 
 
 class _Buffers:
@@ -40,94 +35,134 @@ class _Buffers:
     """
 
     def __init__(self) -> None:
-        self._free: list[Array] = []
+        self._free: list[Tensor] = []
         # Reentrant, since a garbage collection may come at any moment and give a buffer.
         self._lock = threading.RLock()
 
-    def take(self, size: int) -> Array:
+    def take(self, size: int) -> Tensor:
         """Return room for ``size`` numbers."""
+        if size < _PAGED:
+            return torch.empty(size, dtype=torch.float64)
         with self._lock:
             for k, buffer in enumerate(self._free):
-                if buffer.size == size:
+                if buffer.shape[0] == size:
                     return self._free.pop(k)
-        return np.empty(size)
+        return torch.empty(size, dtype=torch.float64)
 
-    def give(self, buffer: Array) -> None:
+    def give(self, buffer: Tensor) -> None:
         """Keep a buffer, and drop the oldest ones where that is more than the limit."""
-        if buffer.size < _PAGED:
+        if buffer.shape[0] < _PAGED:
             return
         with self._lock:
             self._free.append(buffer)
-            while sum(kept.size for kept in self._free) > _KEPT:
+            while sum(kept.shape[0] for kept in self._free) > _KEPT:
                 self._free.pop(0)
 
 
 _BUFFERS = _Buffers()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Point:
-    """Solutions of a batch, as `batched.BatchPoint`, with their factorizations."""
+    """Solutions of a batch, as `batched.BatchPoint`, with their factorizations.
 
-    z: Tensor
-    nu: Tensor
-    lam: Tensor
-    active: Tensor
-    state: compiled.State
-    threads: int
-    buffer: Array
+    Attributes
+    ----------
+    z, duals
+        (batch, n) and (batch, neq + nineq), [ν; λ].
+    active, weak
+        Masks (batch, nineq) of the rows that bind, and of those with neither slack nor multiplier.
+    """
+
+    __slots__ = (
+        *("_at", "_buffer", "_data", "_numbers", "_sizes", "_threads"),
+        *("active", "duals", "weak", "z"),
+    )
+
+    def __init__(
+        self, data: Sequence[Tensor], sizes: compiled.Sizes, start: Tensor | None, threads: int
+    ) -> None:
+        count, nineq, double = sizes.batch, sizes.nineq, torch.float64
+        self._sizes, self._threads = sizes, threads
+        self._data = data, start  # the addresses are good for as long as these are there
+        self._buffer = _BUFFERS.take(compiled.room(sizes))
+        self.z = torch.empty((count, sizes.n), dtype=double)
+        self.duals = torch.empty((count, sizes.neq + nineq), dtype=double)
+        self.active = torch.empty((count, nineq), dtype=torch.bool)
+        self.weak = torch.empty((count, nineq), dtype=torch.bool)
+        self._numbers = torch.empty((count, 5), dtype=double)
+        places = (*data, self._buffer, self.z, self.duals, self.active, self.weak, self._numbers)
+        P, q, A, b, G, h, *room = [part.data_ptr() for part in places]
+        begin = 0 if start is None else start.data_ptr()
+        self._at = compiled.Addresses(*addresses(), P, q, A, b, G, h, begin, *room)
 
     def __del__(self) -> None:
         """Leave the memory of the factors to the next call."""
-        _BUFFERS.give(self.buffer)
+        _BUFFERS.give(self._buffer)
+
+    def run(self, active_tol: float) -> None:
+        """Solve."""
+        at, sizes, threads = self._at, self._sizes, self._threads
+        if threads == 1:
+            compiled.everything(at, sizes, active_tol)
+            return
+        own = max(sizes.P, sizes.A, sizes.G)
+        compiled.prepare(at, sizes)
+        _share(partial(compiled.factorize_objective, at, sizes), sizes.P, threads)
+        _share(partial(compiled.factorize_rows, at, sizes), own, threads)
+        _share(partial(compiled.solve, at, sizes, active_tol), sizes.batch, threads)
+
+    @property
+    def nu(self) -> Tensor:
+        """Multipliers of the equalities, (batch, neq)."""
+        return self.duals[:, : self._sizes.neq]
+
+    @property
+    def lam(self) -> Tensor:
+        """Multipliers of the inequalities, (batch, nineq)."""
+        return self.duals[:, self._sizes.neq :]
 
     @property
     def left(self) -> list[int]:
         """Instances that are not solved."""
-        found: list[int] = np.flatnonzero(self.state.numbers[:, 0] == 0.0).tolist()
-        return found
+        rows = self._numbers.tolist()
+        return [i for i, row in enumerate(rows) if row[0] == 0.0]
 
     @property
     def summary(self) -> Summary:
         """Facts about each instance; holds no factorization."""
-        return partial(_summary, self.state.numbers, self.state.weak)
+        return partial(_summary, self._numbers, self.weak)
 
-    def adjoint(self, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, Array]:
-        """Solve the backward QPs for v (batch, n): z̃, ν̃, λ̃ and the relative residuals (batch,)."""
-        v, state = _array(upstream, 2), self.state
-        x, y, residuals = np.empty(v.shape), np.empty(state.y.shape), np.empty(len(v))
-        if self.threads == 1:
-            compiled.adjoint(state, v, x, y, residuals, 0, len(v))
+    def pullback(
+        self, upstream: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]:
+        """Solve the backward QPs for v (batch, n).
+
+        Returns z̃, [ν̃; λ̃], the relative residuals (batch,), and where ``wanted`` ∇P, ∇A and ∇G of
+        every instance, (batch, rows, n).
+        """
+        sizes, double = self._sizes, torch.float64
+        v = upstream if upstream.is_contiguous() else upstream.contiguous()
+        x, y = torch.empty_like(self.z), torch.empty_like(self.duals)
+        residuals = torch.empty(sizes.batch, dtype=double)
+        found = [
+            torch.empty((sizes.batch, rows, sizes.n), dtype=double) if want else None
+            for rows, want in zip((sizes.n, sizes.neq, sizes.nineq), wanted, strict=True)
+        ]
+        places = tuple(
+            0 if part is None else part.data_ptr() for part in (v, x, y, residuals, *found)
+        )
+        if self._threads == 1:
+            compiled.pullback(self._at, sizes, places, 0, sizes.batch)
         else:
-            _share(partial(compiled.adjoint, state, v, x, y, residuals), len(v), self.threads)
-        neq, duals = state.b.shape[1], torch.from_numpy(y)
-        return torch.from_numpy(x), duals[:, :neq], duals[:, neq:], residuals
-
-    def outer_sums(
-        self, at: Three, adjoint: Three, wanted: Sequence[bool]
-    ) -> Sequence[Tensor | None]:
-        """∇P, ∇A and ∇G of every instance, (batch, rows, n), where ``wanted``."""
-        (z, nu, lam), (x, nu_adjoint, lam_adjoint) = at, adjoint
-        found: list[Tensor | None] = []
-        triples = ((0.5, x, z), (1.0, nu_adjoint, nu), (1.0, lam_adjoint, lam))
-        for (scale, u, w), want in zip(triples, wanted, strict=True):
-            if not want:
-                found.append(None)
-                continue
-            arrays = u.numpy(), z.numpy(), w.numpy(), x.numpy()
-            out = np.empty((len(u), u.shape[1], z.shape[1]))
-            if self.threads == 1:
-                compiled.outer_sums(scale, *arrays, out, 0, len(u))
-            else:
-                _share(partial(compiled.outer_sums, scale, *arrays, out), len(u), self.threads)
-            found.append(torch.from_numpy(out))
-        return found
+            run = partial(compiled.pullback, self._at, sizes, places)
+            _share(run, sizes.batch, self._threads)
+        return x, y, residuals, found
 
 
-def _summary(numbers: Array, weak: NDArray[np.bool_]) -> list[tuple[float, ...]]:
+def _summary(numbers: Tensor, weak: Tensor) -> list[tuple[float, ...]]:
     return [
-        (int(row[3]), row[1], row[2], int(row[4]), int(mask.sum()))
-        for row, mask in zip(numbers.tolist(), weak, strict=True)
+        (int(row[3]), row[1], row[2], int(row[4]), number)
+        for row, number in zip(numbers.tolist(), weak.sum(-1).tolist(), strict=True)
     ]
 
 
@@ -141,7 +176,7 @@ def solve(
     start: Tensor | None = None,
     active_tol: float = 0.0,
 ) -> Point:
-    """Solve a batch; instances where the plain method does not end well are not ``verified``.
+    """Solve a batch; instances where the plain method does not end well are ``left``.
 
     Batches whose work is worth it are shared out to as many threads as torch uses.
 
@@ -157,53 +192,25 @@ def solve(
     active_tol
         Relative slack and multiplier of a weakly active row, 0 for the method's own.
     """
-    data = _array(P, 3), _array(q, 2), _array(A, 3), _array(b, 2), _array(G, 3), _array(h, 2)
-    sizes = [len(part) for part in data]
-    count, own = max(sizes) if min(sizes) else 0, max(sizes[0], sizes[2], sizes[4])
-    n, neq, m = q.shape[-1], b.shape[-1], b.shape[-1] + h.shape[-1]
-    given = _COLD if start is None else start.contiguous().numpy()
+    data, numbers = [], []
+    for part, ndim in ((P, 2), (q, 1), (A, 2), (b, 1), (G, 2), (h, 1)):
+        whole = part.resolve_neg() if part.is_neg() else part
+        data.append(whole if whole.is_contiguous() else whole.contiguous())
+        numbers.append(part.shape[0] if part.ndim > ndim else 1)
+    n, neq, nineq = q.shape[-1], b.shape[-1], h.shape[-1]
+    count = max(numbers) if min(numbers) else 0
+    sizes = compiled.Sizes(count, n, neq, nineq, *numbers)
+    m, own = neq + nineq, max(numbers[0], numbers[2], numbers[4])
     work = count * (n * n + m * m) + own * n * n * (n + m)
-    threads = min(torch.get_num_threads(), count, 1 + work // _WORTH_A_THREAD)
-    rows = max(len(data[2]), len(data[4]))
-    buffer = _BUFFERS.take(compiled.room(count, own, len(data[0]), rows, n, m))
-    with one_thread() if n <= _SMALL or threads > 1 else nullcontext():
-        if threads == 1:
-            state = compiled.everything(addresses(), data, given, active_tol, count, buffer)
-        else:
-            state = _in_threads(data, given, active_tol, count, buffer, threads)
-    y = torch.from_numpy(state.y)
-    z, active = torch.from_numpy(state.z), torch.from_numpy(state.active)
-    return Point(z, y[:, :neq], y[:, neq:], active, state, threads, buffer)
+    threads = min(torch.get_num_threads(), count, 1 + work // _WORTH_A_THREAD) or 1
+    point = Point(data, sizes, None if start is None else start.contiguous(), threads)
+    small = n <= TINY and m <= TINY  # no BLAS then
+    with one_thread() if not small and (n <= _SMALL or threads > 1) else nullcontext():
+        point.run(active_tol)
+    return point
 
 
-def _array(part: Tensor, ndim: int) -> Array:
-    """View of a tensor as a C-contiguous array with a first dimension for the batch."""
-    array: Array = (part.resolve_neg() if part.is_neg() else part).numpy()
-    if not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array)
-    return array if array.ndim == ndim else array[None]
-
-
-def _in_threads(
-    data: tuple[Array, ...],
-    start: NDArray[np.bool_],
-    active_tol: float,
-    count: int,
-    buffer: Array,
-    threads: int,
-) -> compiled.State:
-    functions = addresses()
-    state: compiled.State = compiled.allocate(data, start, count, buffer)
-
-    factorize_rows = partial(compiled.factorize_rows, functions, state)
-    instances = partial(compiled.solve, functions, state, active_tol, len(start) > 0)
-    _share(partial(compiled.factorize_objective, functions, state), len(state.L), threads)
-    _share(factorize_rows, len(state.W), threads)
-    _share(instances, count, threads)
-    return state
-
-
-def _share(run: Callable[[int, int], None], count: int, threads: int) -> None:
+def _share(run: Callable[[int, int], Any], count: int, threads: int) -> None:
     """Call run(lo, hi) so that 0, …, count − 1 are covered, in some threads."""
     threads = min(threads, count)
     if threads <= 1:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from torch import Tensor
-
 EPS = 2.0**-52
 #: Factorizations on an active set before the method gives up.
 MOST_STEPS = 60
@@ -40,5 +38,3 @@ ACCURATE = 1e-8
 #: Returns of every instance: factorizations on an active set, largest violation of a row, largest
 #: entry of the Lagrangian's gradient, binding rows, weakly active rows.
 Summary: TypeAlias = Callable[[], list[tuple[float, ...]]]
-#: z, ν, λ of a batch.
-Three: TypeAlias = tuple[Tensor, Tensor, Tensor]

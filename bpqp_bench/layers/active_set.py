@@ -22,9 +22,12 @@ from bpqp_bench.layers.problem import (
     ConvexQP,
     Phase,
     QPSolution,
+    force_scale,
     natural_scales,
     no_clock,
     residuals,
+    row_lengths,
+    violations,
 )
 from bpqp_bench.problem.instance import Array, Matrix
 
@@ -44,6 +47,8 @@ _SAFETY = 10.0  # errors of slack and multiplier over the residuals that the sol
 _ROUNDING = 64.0 * float(np.finfo(float).eps)
 _PATIENCE = 3
 _LARGEST_ERROR = 1e-8
+_CONSISTENT = 1e-11
+_BLURRED = 1e-6  # rounding of Pz over the forces, at which a point says nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +84,6 @@ class Polished:
     factor: KKTFactor | None
     steps: int
     converged: bool
-
-
-def row_lengths(M: Matrix) -> Array:
-    """Euclidean length of every row, 1 for a row of zeros."""
-    if sp.issparse(M):
-        squares = np.asarray(M.multiply(M).sum(axis=1)).ravel()
-    else:
-        squares = np.einsum("ij,ij->i", M, M)
-    return np.where(squares > 0.0, np.sqrt(squares), 1.0)
 
 
 def active_rows(qp: ConvexQP, solution: QPSolution, tolerance: float = 0.0) -> ActiveSet:
@@ -200,6 +196,9 @@ def polish_qp(
     with clock("setup"):
         guess = active_rows(qp, solution, tolerance).rows
         lengths = row_lengths(qp.G) if qp.nineq else np.zeros(0)
+        curvature = float(abs(qp.P).max())
+        # How far the forces alone would go: what rounding leaves of a solution at the origin.
+        step = float(np.abs(qp.q).max()) / curvature if curvature > 0.0 else 0.0
     fewest, patience, steps = qp.nineq + 1, _PATIENCE, 0
     while steps < most_steps:
         steps += 1
@@ -209,12 +208,12 @@ def polish_qp(
             lam = np.zeros(qp.nineq)
             lam[guess] = found.y[qp.neq :]
             slack = qp.h - qp.G @ found.x
-            z_size = float(np.abs(found.x).max(initial=1.0))
             force = lam * lengths
             push = max(float(np.abs(force).max(initial=0.0)), float(np.abs(qp.q).max()))
             error = min(max(_ROUNDING, 100.0 * found.residual), _LARGEST_ERROR)
             wrong_sign = guess & (force < -error * push)
-            violated = ~guess & (slack / lengths < -error * z_size * 10)
+            terms = lengths * np.linalg.norm(found.x) + np.abs(qp.h)
+            violated = ~guess & (slack < -10.0 * error * terms - _ROUNDING * lengths * step)
             changed = wrong_sign | violated
             wrong = int(changed.sum())
             if wrong < fewest:
@@ -231,11 +230,19 @@ def polish_qp(
                     found.x, nu, lam, solution.mu, "solved", solution.iterations, primal, dual
                 )
                 weak = active_rows(qp, better, tolerance)
-            reach = z_size * float(lengths.max(initial=1.0))
             # Rows that nearly repeat others have multipliers that nearly cancel.
-            strong = float(np.abs(nu * row_lengths(qp.A)).max(initial=max(push, 1.0)))
-            if primal > _LARGEST_ERROR * reach or dual > _LARGEST_ERROR * strong:
-                break  # the rows contradict one another: solved by least squares, not a solution
+            strong = float(np.abs(nu * row_lengths(qp.A)).max(initial=push))
+            strong = max(strong, force_scale(qp, found.x, nu, lam))
+            off = float(violations(qp, found.x).max(initial=0.0))
+            # Least squares meet what has a solution to rounding; the rest contradicts itself.
+            allowed = _CONSISTENT if found.least_squares else _LARGEST_ERROR
+            if off > allowed or dual > allowed * strong:
+                break
+            # So far out along a flat direction that rounding of Pz hides what the objective does.
+            pull = max(float(np.abs(part).max()) for part in (qp.q, qp.P @ found.x))
+            blur = _ROUNDING * curvature * float(np.abs(found.x).max())
+            if blur > _BLURRED * pull > 0.0:
+                break
             active = ActiveSet(guess, weak.weak, weak.tolerance)
             return Polished(better, active, factor, steps, True)
         guess = guess ^ changed

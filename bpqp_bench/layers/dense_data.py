@@ -144,7 +144,7 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
                 f"{_NAMES[k]} has {value.ndim} dimensions; expected {_NDIM[k]}, or one more for a "
                 "batch"
             )
-        parts.append(value.detach())
+        parts.append((value.resolve_neg() if value.is_neg() else value).detach())
         own.append(extra == 1)
     _check_shapes(parts, n)
     return DenseData(

@@ -153,7 +153,11 @@ class _Search:
             done = self._attempt(name)
             has_point = bool(np.isfinite(done.solution.z).all())
             # Without polishing, the solver's own point is what was asked for, whatever its worth.
-            if done.solution.status == "solved" or (has_point and polish != "active-set"):
+            if has_point and polish != "active-set":
+                return done
+            # A point that polishing did not confirm stands unless there is a proof against it.
+            solved = done.solution.status == "solved"
+            if solved and (done.info.get("polished") or proof_sought or not self._proved()):
                 return done
             if has_point and self.worth < worth:
                 best, worth = done, self.worth

@@ -44,7 +44,7 @@ __all__ = ["KKTFactor", "KKTSolution", "factorize_kkt", "independent_rows"]
 
 _EPS = float(np.finfo(float).eps)
 _FAR_FROM_SINGULAR = 1e-14  # reciprocal condition numbers for Cholesky
-_SINGULAR = 20 * _EPS  # and for the whole matrix
+_DOUBTFUL = 1e-12  # and for the whole matrix; below it, ranks are revealed
 _BACKWARD_STABLE = 1e-12  # residual, relative to the data, that a factorization must reach
 _DELTA = 1e-9
 _INVERSE_ITERATIONS = 3
@@ -227,7 +227,7 @@ def _indefinite(
     size = float(np.abs(K).sum(axis=1).max(initial=1.0))
     work = int(lapack.dsytrf_lwork(n + p, lower=1)[0])
     ldl, pivots, failed = lapack.dsytrf(K, lower=1, lwork=work, overwrite_a=1)
-    if failed or lapack.dsycon(ldl, pivots, size, lower=1)[0] < _SINGULAR:
+    if failed or lapack.dsycon(ldl, pivots, size, lower=1)[0] < _DOUBTFUL:
         return _least_squares(P, C, scale, weights, norms)
 
     def apply(r: Array, s: Array) -> tuple[Array, Array]:

@@ -16,14 +16,18 @@ __all__ = [
     "Phase",
     "QPSolution",
     "Tolerances",
+    "force_scale",
     "natural_scales",
     "no_clock",
     "no_solution",
     "relative_residual",
     "residuals",
+    "row_lengths",
+    "violations",
 ]
 
 _HUGE = 1e300
+_ROUNDING = 64.0 * float(np.finfo(float).eps)
 
 Phase = Callable[[str], AbstractContextManager[None]]
 
@@ -183,20 +187,67 @@ def natural_scales(
     return length, pull
 
 
+def row_lengths(M: Matrix) -> Array:
+    """Euclidean length of every row, 1 for a row of zeros."""
+    lengths = _norms(M)
+    return np.where(lengths > 0.0, lengths, 1.0)
+
+
+def _norms(M: Matrix) -> Array:
+    if sp.issparse(M):
+        return np.asarray(np.sqrt(M.multiply(M).sum(axis=1))).ravel()
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", M, M)))
+
+
+def violations(qp: ConvexQP, z: Array) -> Array:
+    """|Az − b| and (Gz − h)₊, each over the size of its own terms, (neq + nineq,).
+
+    What rounding leaves of a row that passes through a solution at the origin does not count.
+    """
+    curvature = float(abs(qp.P).max()) if qp.n else 0.0
+    step = float(np.abs(qp.q).max(initial=0.0)) / curvature if curvature > 0.0 else 0.0
+    reach = float(np.linalg.norm(z))
+    found = []
+    for M, side, equal in ((qp.A, qp.b, True), (qp.G, qp.h, False)):
+        off = M @ z - side
+        off = np.abs(off) if equal else np.maximum(off, 0.0)
+        lengths = _norms(M)
+        off = np.maximum(off - _ROUNDING * lengths * max(reach, step), 0.0)
+        terms = lengths * reach + np.abs(side)
+        found.append(np.where(off > 0.0, off / np.where(terms > 0.0, terms, 1.0), 0.0))
+    return np.concatenate(found)
+
+
+def force_scale(qp: ConvexQP, z: Array, nu: Array, lam: Array) -> float:
+    """Size of the forces that balance at z, by which the Lagrangian's gradient is judged.
+
+    Never more than they are: a point that ran away along a flat direction has no large forces,
+    however far it is. Without an objective, natural scales give the size.
+    """
+    forces = qp.q, qp.P @ z, qp.A.T @ nu + qp.G.T @ lam
+    push = max(float(np.abs(part).max(initial=0.0)) for part in forces)
+    if np.any(qp.q):
+        return push
+    sides = np.abs(np.concatenate([qp.b, qp.h]))
+    size = float(np.abs(z).max(initial=0.0))
+    return natural_scales(size, push, float(abs(qp.P).max()), sides)[1]
+
+
 def relative_residual(qp: ConvexQP, found: QPSolution) -> float:
     """Largest of violation, gradient of the Lagrangian and complementarity, each over its scale."""
     if not np.isfinite(found.z).all():
         return float("inf")
     z, lam = found.z, found.lam
-    Pz, forces = qp.P @ z, qp.A.T @ found.nu + qp.G.T @ lam
-    primal, dual = residuals(qp, z, found.nu, lam, found.mu)
-    force = max(float(np.abs(part).max(initial=0.0)) for part in (qp.q, Pz, forces))
-    size, push = natural_scales(
-        float(np.abs(z).max()), force, float(abs(qp.P).max()), np.abs(np.concatenate([qp.b, qp.h]))
-    )
+    dual = residuals(qp, z, found.nu, lam, found.mu)[1]
+    push = force_scale(qp, z, found.nu, lam)
+    size = natural_scales(
+        float(np.abs(z).max()), push, float(abs(qp.P).max()), np.abs(np.concatenate([qp.b, qp.h]))
+    )[0]
     slack = np.minimum(qp.h - qp.G @ z, _HUGE)
     gap = float(np.abs(lam * slack).max(initial=0.0))
-    return max(primal / size, dual / push, gap / (push * size))
+    cones = max((cone.value(z) for cone in qp.cones), default=0.0)
+    worst = max(float(violations(qp, z).max(initial=0.0)), cones / size)
+    return max(worst, dual / push, gap / (push * size))
 
 
 def no_solution(qp: ConvexQP, status: str, iterations: int | None = None) -> QPSolution:

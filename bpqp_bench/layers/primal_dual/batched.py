@@ -46,6 +46,13 @@ def _times_transposed(M: Tensor, y: Tensor) -> Tensor:
     return torch.matmul(y.unsqueeze(-2), M).squeeze(-2)
 
 
+def _balance(P: Tensor, x: Tensor, C: Tensor, y: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+    """Px + linear + Cᵀy, and its largest entry over the size of its terms, as in `compiled`."""
+    left = _times(P, x) + linear + _times_transposed(C, y)
+    sizes = _times(P.abs(), x.abs()) + linear.abs() + _times_transposed(C.abs(), y.abs())
+    return left, (left.abs() / torch.where(sizes > 0.0, sizes, 1.0)).amax(-1)
+
+
 def _triangular(L: Tensor, x: Tensor, transposed: bool = False) -> Tensor:
     """L⁻¹x or L⁻ᵀx for vectors x (batch, n)."""
     F = L.mT if transposed else L
@@ -139,13 +146,10 @@ class BatchPoint:
         """
         factors, neq, z = self.factors, self.nu.shape[-1], self.z
         x, y, length, free = factors.solve(-upstream)
-        size = upstream.abs().amax(-1)
-        size = torch.where(size > 0.0, size, 1.0)
         reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
         reach = torch.where(reach > 0.0, reach, 1.0)
         for attempt in range(MOST_REFINEMENTS + 1):
-            left = _times(self.P, x) + upstream + _times_transposed(factors.C, y)
-            residual = left.abs().amax(-1) / size
+            left, residual = _balance(self.P, x, factors.C, y * factors.binding, upstream)
             off = _times(factors.C, x) * factors.binding
             if off.shape[-1]:
                 residual = torch.maximum(residual, (off.abs() / reach).amax(-1))
@@ -362,8 +366,7 @@ def _refined(
         x, y = x + dx, y + dy
         if not ((correction > ENOUGH * length) & settled).any():
             break
-    Px = _times(P, x)
-    gradient = Px + q + _times_transposed(C, y)
+    gradient, ratio = _balance(P, x, C, y, q)
     slack = d - _times(C, x)
     far, reach = length.unsqueeze(-1), dual.force.unsqueeze(-1)
     near = dual.widths * (correction.unsqueeze(-1) + FINE * far) + FINE * d.abs()
@@ -378,14 +381,16 @@ def _refined(
     verified = (
         settled
         & ((off <= allowed) | (on == 0.0)).all(-1)
-        & (steep <= RESIDUAL * torch.maximum(q.abs().amax(-1), Px.abs().amax(-1)))
+        & (ratio <= RESIDUAL)
         & slack.isfinite().all(-1)
         & ~wrong.any(-1)
     )
     tolerance = active_tol or WEAK
-    weak = (
-        torch.where(active, 0.0, slack[:, neq:]).abs() <= near[:, neq:] + tolerance * wide * far
-    ) & (lam * wide <= error_y * wide + tolerance * reach)
+    # A solution at the origin is noise of the size of the forces.
+    blurred = near[:, neq:] + wide * (tolerance * far + FINE * reach)
+    weak = (torch.where(active, 0.0, slack[:, neq:]).abs() <= blurred) & (
+        lam * wide <= error_y * wide + tolerance * reach
+    )
     violation = torch.cat([off[:, :neq], -slack[:, neq:]], dim=-1)
     primal = violation.amax(-1).clamp(min=0.0) if violation.shape[-1] else torch.zeros_like(steep)
     point = BatchPoint(

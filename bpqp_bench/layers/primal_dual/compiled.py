@@ -342,16 +342,42 @@ def _saddle(
 
 
 @_compiled
-def _gradient(Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, out: Any) -> float:
-    """Write Qx + linear + Cᵀy into ``out``; returns the largest entry of Qx."""
-    size = 0.0
+def _gradient(Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, out: Any) -> None:
+    """Write Qx + linear + Cᵀy into ``out``."""
     for a in range(x.shape[0]):
-        value = _dot(Q[a], x)
-        size = max(size, abs(value))
-        out[a] = value + linear[a]
+        out[a] = _dot(Q[a], x) + linear[a]
     for a in range(k):
         _add(out, y[a], C[order[a]])
-    return size
+
+
+@_compiled
+def _balance(
+    Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, out: Any, sizes: Any
+) -> float:
+    """Write Qx + linear + Cᵀy into ``out``; returns the largest entry over the size of its terms.
+
+    That ratio does not depend on units of variables or rows (componentwise backward error: Oettli
+    and Prager, Numer. Math. 6 (1964)).
+    """
+    for a in range(x.shape[0]):
+        value, size = linear[a], abs(linear[a])
+        for j in range(x.shape[0]):
+            term = Q[a, j] * x[j]
+            value += term
+            size += abs(term)
+        out[a], sizes[a] = value, size
+    for e in range(k):
+        row, factor = C[order[e]], y[e]
+        for j in range(x.shape[0]):
+            out[j] += factor * row[j]
+            sizes[j] += abs(factor * row[j])
+    worst = 0.0
+    for a in range(x.shape[0]):
+        if not abs(out[a]) <= worst * sizes[a]:
+            worst = abs(out[a]) / sizes[a]
+            if np.isnan(worst):
+                break
+    return worst
 
 
 @_compiled
@@ -501,10 +527,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
 
             # Signs, decided again at this accuracy. Assertions are positive, so that whatever is
             # not finite fails them.
-            size = _gradient(Q[p], x, C[c], order[i], k, multipliers, linear, grad)
-            size = max(size, _largest(linear))
-            steep = _largest(grad)
-            good, primal = steep <= RESIDUAL * size, 0.0
+            ratio = _balance(Q[p], x, C[c], order[i], k, multipliers, linear, grad, t)
+            steep, good, primal = _largest(grad), ratio <= RESIDUAL, 0.0
             for a in range(neq):
                 off = abs(right[a] - _dot(C[c, a], x))
                 good &= off <= (RESIDUAL * length + EPS * force) * wide[a] + EPS * abs(right[a])
@@ -531,8 +555,10 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                     wrong[j] = left < -near
                     primal = max(primal, -left)
                 tolerance = active_tol if active_tol > 0.0 else WEAK
+                # A solution at the origin is noise of the size of the forces.
+                blurred = near + width * (tolerance * length + FINE * force)
                 weak[i, j] = (
-                    active[i, j] or abs(left) <= near + tolerance * width * length
+                    active[i, j] or abs(left) <= blurred
                 ) and lam * width <= error * width + tolerance * force
                 y[i, row] = max(lam, 0.0)
                 count += wrong[j]
@@ -562,7 +588,7 @@ def pullback(at: Any, sizes: Any, places: Any, lo: int, hi: int) -> None:
 
     ``places`` are the addresses of v, x = z̃ (batch, n), y = [ν̃; λ̃] (batch, m), the residuals
     (batch,), and of ∇P, ∇A and ∇G of every instance, or 0 for those that nobody wants. The residual
-    is that of the adjoint equations, relative to v and to the rows; a first answer that is worse
+    is that of the adjoint equations, each relative to its own terms; a first answer that is worse
     than 1e-11 is refined. Instances without a solution get zeros.
     """
     state, count, n, neq = _arrays(at, sizes), sizes.batch, sizes.n, sizes.neq
@@ -598,7 +624,6 @@ def _adjoint(
             continue
         p, c, f = min(i, Q.shape[0] - 1), min(i, C.shape[0] - 1), min(i, W.shape[0] - 1)
         k = neq + int(numbers[i, 4])
-        size = _largest(v[i])
         for a in range(n):
             right[a] = -v[i, a]
         off[:k] = 0.0
@@ -606,8 +631,7 @@ def _adjoint(
         # Where rows hold x at zero, the scale is what it would be without them.
         scale = max(length, SHORT * free)
         for attempt in range(MOST_REFINEMENTS + 1):
-            _gradient(Q[p], x[i], C[c], order[i], k, found, v[i], grad)
-            residual = _largest(grad) / size if size > 0.0 else _largest(grad)
+            residual = _balance(Q[p], x[i], C[c], order[i], k, found, v[i], grad, t)
             for a in range(k):
                 off[a] = -_dot(C[c, order[i, a]], x[i])
                 if scale > 0.0:

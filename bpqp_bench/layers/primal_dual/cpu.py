@@ -141,7 +141,7 @@ class Point:
         every instance, (batch, rows, n).
         """
         sizes, double = self._sizes, torch.float64
-        v = upstream if upstream.is_contiguous() else upstream.contiguous()
+        v = upstream.resolve_neg().contiguous()
         x, y = torch.empty_like(self.z), torch.empty_like(self.duals)
         residuals = torch.empty(sizes.batch, dtype=double)
         found = [
@@ -194,8 +194,7 @@ def solve(
     """
     data, numbers = [], []
     for part, ndim in ((P, 2), (q, 1), (A, 2), (b, 1), (G, 2), (h, 1)):
-        whole = part.resolve_neg() if part.is_neg() else part
-        data.append(whole if whole.is_contiguous() else whole.contiguous())
+        data.append(part if part.is_contiguous() else part.contiguous())
         numbers.append(part.shape[0] if part.ndim > ndim else 1)
     n, neq, nineq = q.shape[-1], b.shape[-1], h.shape[-1]
     count = max(numbers) if min(numbers) else 0

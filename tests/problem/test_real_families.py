@@ -31,7 +31,7 @@ def members(name):
     return [format_spec(name, chosen) for chosen in REGISTRY.families[name].plugin.members()]
 
 
-DRAWN = members("osqp-class") + members("mpc")
+DRAWN = members("osqp-class") + members("mpc") + members("projection")
 
 
 @pytest.mark.parametrize("spec", DRAWN)
@@ -54,6 +54,16 @@ def test_the_gradient_exists_and_is_not_zero(spec):
     found = compute_reference(instance, instance.loss_gradient)
     assert not found.certificate.degenerate
     assert np.abs(found.gradients["q"]).max() > 1e-6
+
+
+def test_projections_onto_the_simplex_agree_with_sorting():
+    choice = REGISTRY.family("projection[onto=simplex,n=40]")
+    instance = choice.draw(choice.size, 2)
+    ordered = np.sort(-instance.q)[::-1]
+    shifts = (np.cumsum(ordered) - 1.0) / np.arange(1, 41)
+    shift = shifts[np.flatnonzero(ordered > shifts)[-1]]
+    found = compute_reference(instance, instance.loss_gradient)
+    np.testing.assert_allclose(found.z, np.maximum(-instance.q - shift, 0.0), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("system", ["quadcopter", "cart-pole", "masses"])

@@ -1,0 +1,140 @@
+"""The default layer on every problem of a collection: solved, refused, how right, how long.
+
+Every problem gets a process of its own and ``--seconds``. Data are sparse beyond 700 variables. A
+point is right if it meets the KKT conditions to 1e-6, every sum relative to its own terms, so that
+neither units nor a solver's word count; by convexity it is then optimal.
+
+Run ``python benchmarks/real.py maros-meszaros [--data-dir DIR] [--names A B]`` or ``… cutest``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from bpqp_bench import Instance
+from bpqp_bench.errors import InstanceError, MethodError
+from bpqp_bench.layers import BPQP
+from bpqp_bench.plugins.registry import Registry
+
+_DENSE = 700
+_RIGHT = 1e-6
+
+
+def kkt_error(i: Instance, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> float:
+    """Largest residual of the KKT conditions, each over the size of its own terms.
+
+    Terms that vanish at the solution count as a billionth of the largest, so that rounding there
+    (a bound z ≥ 0 that is met by −1e-16) is none of the layer's errors.
+    """
+
+    def over(off: np.ndarray, terms: np.ndarray) -> float:
+        floor = 1e-9 * float(terms.max(initial=0.0)) or 1.0
+        return float((off / np.maximum(terms, floor)).max(initial=0.0))
+
+    finite = np.isfinite(i.h)
+    G, h, lam = sp.csr_matrix(i.G)[finite], i.h[finite], lam[finite]
+    reach, push = np.abs(z), abs(i.P) @ np.abs(z) + np.abs(i.q)
+    slope = i.P @ z + i.q + i.A.T @ nu + G.T @ lam
+    push = push + abs(i.A).T @ np.abs(nu) + abs(G).T @ lam
+    rows = abs(G) @ reach + np.abs(h)
+    slack = h - G @ z
+    return max(
+        over(np.abs(slope), push),
+        over(np.abs(i.A @ z - i.b), abs(i.A) @ reach + np.abs(i.b)),
+        over(np.maximum(-slack, 0.0), rows),
+        over(np.abs(lam * slack), rows * max(float(np.abs(lam).max(initial=0.0)), 1e-300)),
+    )
+
+
+def measure(family: str, name: str) -> dict[str, object]:
+    """Solve one problem forward and backward."""
+    choice = Registry().family(f"{family}[name={name}]")
+    assert choice.size is not None
+    i = choice.draw(choice.size, 0)
+    sparse = i.n > _DENSE
+
+    def matrix(M: np.ndarray | sp.spmatrix) -> object:
+        if sparse:
+            return sp.csc_matrix(M)
+        return torch.from_numpy(M.toarray() if sp.issparse(M) else np.array(M))
+
+    q, b, h = (torch.from_numpy(np.array(part)) for part in (i.q, i.b, i.h))
+    q.requires_grad_()
+    layer = BPQP(time_limit=50.0)
+    found: dict[str, object] = {"name": name, "n": i.n, "neq": i.neq, "nineq": i.nineq}
+    begin = time.perf_counter()
+    try:
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            z = layer(matrix(i.P), q, matrix(i.A), b, matrix(i.G), h)
+            v = torch.from_numpy(np.random.default_rng(0).standard_normal(i.n))
+            z.backward(v)
+    except (InstanceError, MethodError) as why:
+        return found | {"outcome": "refused", "why": str(why), "s": time.perf_counter() - begin}
+    took = time.perf_counter() - begin
+    nu, lam = (part.numpy() for part in layer.multipliers[:2])
+    error = kkt_error(i, z.detach().numpy(), nu, lam)
+    facts = layer.last_info[0]
+    flagged = facts["status"] != "solved"
+    outcome = "right" if error <= _RIGHT else "wrong, flagged" if flagged else "wrong silently"
+    keys = ("forward", "status", "gradient", "adjoint_residual")
+    return found | {"outcome": outcome, "kkt": error, "s": took} | {k: facts.get(k) for k in keys}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("family")
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.data_dir:
+        os.environ["BPQP_BENCH_DATA"] = given.data_dir
+    if given.one:
+        print(json.dumps(measure(given.family, given.names[0]), default=str))
+        return 0
+    members = Registry().family(given.family).family.members
+    assert members is not None
+    counts: Counter[str] = Counter()
+    print("| name | n | neq | nineq | outcome | KKT | by | gradient | s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in given.names or [str(member["name"]) for member in members()]:
+        command = [sys.executable, __file__, given.family, "--one", "--names", name]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=given.seconds + 20.0, check=False
+            )
+            said = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+        except subprocess.TimeoutExpired:
+            said, done = {"outcome": "timeout"}, None
+        if not said:
+            said = {"outcome": "crash", "why": done.stderr.splitlines()[-1] if done else ""}
+        if float(said.get("s", 0.0)) > given.seconds:
+            said["outcome"] = "timeout"
+        counts[said["outcome"]] += 1
+        cells = (
+            *(name, said.get("n"), said.get("neq"), said.get("nineq"), said["outcome"]),
+            f"{said['kkt']:.0e}" if "kkt" in said else said.get("why", ""),
+            *(said.get("forward"), said.get("gradient"), f"{float(said.get('s', 0.0)):.2f}"),
+        )
+        print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+    print(", ".join(f"{outcome}: {count}" for outcome, count in counts.most_common()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

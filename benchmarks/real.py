@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -66,7 +67,7 @@ def measure(family: str, name: str) -> dict[str, object]:
     i = choice.draw(choice.size, 0)
     sparse = i.n > _DENSE
 
-    def matrix(M: np.ndarray | sp.spmatrix) -> object:
+    def matrix(M: Any) -> object:
         if sparse:
             return sp.csc_matrix(M)
         return torch.from_numpy(M.toarray() if sp.issparse(M) else np.array(M))

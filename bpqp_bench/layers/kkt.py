@@ -46,7 +46,7 @@ _EPS = float(np.finfo(float).eps)
 _FAR_FROM_SINGULAR = 1e-14  # reciprocal condition numbers for Cholesky
 _DOUBTFUL = 1e-12  # and for the whole matrix; below it, ranks are revealed
 _BACKWARD_STABLE = 1e-12  # residual, relative to the data, that a factorization must reach
-_DELTA = 1e-9
+_DELTAS = (1e-9, 1e-7, 1e-5)
 _INVERSE_ITERATIONS = 3
 _DENSE_REFINEMENTS = 6
 _SPARSE_REFINEMENTS = 200
@@ -286,18 +286,26 @@ def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
 
     n, p = P.shape[0], C.shape[0]
     scale, weights, norms = _scaling(P, C)
-    upper = sp.triu(P / scale, format="csc") + _DELTA * sp.eye(n, format="csc")
-    scaled = sp.diags(weights) @ C
-    corner = -_DELTA * sp.eye(p, format="csc")
-    K = sp.bmat([[upper, scaled.T], [None, corner]], format="csc") if p else upper
-    solver = qdldl.Solver(sp.csc_matrix(K), upper=True)
+    top, scaled = sp.triu(P / scale, format="csc"), sp.diags(weights) @ C
+    for delta in _DELTAS:
+        upper = top + delta * sp.eye(n, format="csc")
+        corner = -delta * sp.eye(p, format="csc")
+        K = sp.bmat([[upper, scaled.T], [None, corner]], format="csc") if p else upper
+        try:
+            solver = qdldl.Solver(sp.csc_matrix(K), upper=True)
+        except RuntimeError:  # rounding of what 1/δ makes large was more than δ
+            continue
+        singular = _grows_like_inverse(delta, solver, n + p)
 
-    def apply(r: Array, s: Array) -> tuple[Array, Array]:
-        both = np.asarray(solver.solve(np.concatenate([r, s])))
-        return both[:n], both[n:]
+        def apply(r: Array, s: Array, solver: Any = solver) -> tuple[Array, Array]:
+            both = np.asarray(solver.solve(np.concatenate([r, s])))
+            return both[:n], both[n:]
 
-    singular = _grows_like_inverse_delta(solver, n + p)
-    return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms)
+        return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms)
+    # No factorization: zeros solve nothing, and the residual says so.
+    return KKTFactor(
+        P, C, "sparse", True, scale, weights, lambda r, s: (np.zeros(n), np.zeros(p)), norms
+    )
 
 
 def _minres(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
@@ -318,7 +326,7 @@ def _minres(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
     return KKTFactor(P, C, "minres", False, scale, weights, apply, norms)
 
 
-def _grows_like_inverse_delta(solver: Any, size: int) -> bool:
+def _grows_like_inverse(delta: float, solver: Any, size: int) -> bool:
     """Whether the unregularized matrix is singular to within δ.
 
     A null vector is an eigenvector of the regularized matrix to the eigenvalue ±δ (dependent rows:
@@ -331,4 +339,4 @@ def _grows_like_inverse_delta(solver: Any, size: int) -> bool:
         vector /= np.linalg.norm(vector)
         vector = np.asarray(solver.solve(vector))
         growth = float(np.linalg.norm(vector))
-    return growth > 0.3 / _DELTA
+    return growth > 0.3 / delta

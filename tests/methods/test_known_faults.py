@@ -9,7 +9,8 @@ TEXT = (Path(__file__).parents[2] / "docs" / "known-faults.md").read_text()
 SETUP, *SECTIONS = re.split(r"^## ", TEXT, flags=re.M)
 LIBRARIES = {"qpax": "qpax", "cvxpylayers": "cvxpylayers", "diffcp": "cvxpylayers",
              "Moreau": "moreau", "ffolayer": "ffolayer", "ProxSuite": "proxsuite",
-             "JAXOpt": "jaxopt", "SCQPTH": "torch", "dXPP": "proxsuite"}  # fmt: skip
+             "JAXOpt": "jaxopt", "SCQPTH": "torch", "dXPP": "proxsuite",
+             "Alt-Diff": "torch"}  # fmt: skip
 
 
 def blocks(text):

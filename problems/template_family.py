@@ -25,7 +25,7 @@ def generate(size: Size, rng: np.random.Generator, slack: float) -> Instance:
     """
     n, m = size.n, size.m
     if m > n:
-        raise SpecError(f"projection at size {size} has dependent equalities; choose M ≤ N = {n}")
+        raise SpecError(f"size {size} has dependent equalities; choose M ≤ N = {n}")
     x, inside = rng.standard_normal(n), rng.standard_normal(n)
     A, G = rng.standard_normal((m, n)), rng.standard_normal((m, n))
     return Instance(
@@ -46,8 +46,8 @@ def redraw_q(instance: Instance, rng: np.random.Generator) -> np.ndarray:
 
 
 FAMILY = Family(
-    name="projection",
-    label="Projection",
+    name="nearest-point",
+    label="Nearest point",
     problem_class="qp",
     source="this suite",
     generate=generate,

@@ -98,7 +98,7 @@ class Names:
         return text
 
     def family_label(self, key: str) -> str:
-        """Return the printed name of a family with its parameters: "Projection [slack=0.2]"."""
+        """Return the printed name of a family with its parameters: "Nearest point [slack=0.2]"."""
         if self._registry is not None:
             try:
                 label = self._registry.family(key).family.label

@@ -70,7 +70,7 @@ def test_a_template_or_underscore_file_is_no_plug_in(problems):
     (problems / "_helper.py").write_text("raise RuntimeError('must not be loaded')")
     registry = Registry(problems_dirs=(problems,))
     assert "unseen" not in registry.families
-    assert "projection" not in registry.families  # problems/template_family.py
+    assert "nearest-point" not in registry.families  # problems/template_family.py
     assert not [plugin for plugin in registry.broken if str(problems) in plugin.path]
 
 

@@ -358,14 +358,14 @@ def test_generation_takes_at_most_three_times_its_data(family):
 
 
 def test_a_copy_of_the_template_is_a_family(tmp_path):
-    shutil.copy(builtin_directory("problems") / "template_family.py", tmp_path / "projection.py")
+    shutil.copy(builtin_directory("problems") / "template_family.py", tmp_path / "nearest.py")
     registry = Registry(problems_dirs=(tmp_path,))
-    choice = registry.family("projection[slack=0.2]")
+    choice = registry.family("nearest-point[slack=0.2]")
     instance = choice.draw(Size(12, 4), 3)
-    assert instance.name == "projection[slack=0.2]-12x4-3"
+    assert instance.name == "nearest-point[slack=0.2]-12x4-3"
     assert instance.residuals(instance.planted.feasible).primal <= 1e-13
     assert draw(choice.family, Size(12, 4), 3, {"slack": 0.2}).sha256 == instance.sha256
-    fixed = [registry.family("projection[fixed=true]").draw(Size(12, 4), s) for s in (0, 1)]
+    fixed = [registry.family("nearest-point[fixed=true]").draw(Size(12, 4), s) for s in (0, 1)]
     assert np.array_equal(fixed[0].G, fixed[1].G)
     assert not np.array_equal(fixed[0].q, fixed[1].q)
     with pytest.raises(SpecError, match="choose M ≤ N = 3"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-METHOD, FAMILY = "KKT (example)", "Projection"
+METHOD, FAMILY = "KKT (example)", "Nearest point"
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / kind / f"{template}.py", folder / kind / "mine.py")
         folders += [f"--{kind}-dir", str(folder / kind)]
     for command in (
-        "run --method kkt-example --method bpqp --family projection --family qp "
+        "run --method kkt-example --method bpqp --family nearest-point --family qp "
         f"--size 10x5 --size 20x8 --instances 2 --out {folder / 'run'}",
         f"report {folder / 'run'}",
     ):
@@ -71,12 +71,12 @@ def test_the_page_offers_the_family_and_ranks_the_method(report: Path) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
     (raw,) = re.findall(r'<script[^>]*id="choices"[^>]*>(.*?)</script>', page, flags=re.S)
     choices = json.loads(raw)
-    assert choices["families"]["projection"] == FAMILY
+    assert choices["families"]["nearest-point"] == FAMILY
     assert choices["methods"]["kkt-example"]["label"] == METHOD
     cells = [
         cell
         for cell in choices["cells"]
-        if (cell["family"], cell["method"]) == ("projection", "kkt-example")
+        if (cell["family"], cell["method"]) == ("nearest-point", "kkt-example")
     ]
     assert {cell["size"] for cell in cells} == {"10x5", "20x8"}
     assert all(cell["mark"] == "right" for cell in cells)

@@ -82,8 +82,9 @@ class BPQP(Method):
 
         given: dict[str, Any] = dict(self.options)
         self._layer = layers.BPQP(given.pop("forward"), given.pop("backward"), **given)
-        one = torch.ones(1, dtype=torch.float64, requires_grad=True)
-        self._layer(torch.eye(1, dtype=torch.float64), one).sum().backward()
+        with torch.enable_grad():  # a validation may build it where gradients are off
+            one = torch.ones(1, dtype=torch.float64, requires_grad=True)
+            self._layer(torch.eye(1, dtype=torch.float64), one).sum().backward()
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve and find the binding rows."""

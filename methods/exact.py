@@ -34,6 +34,7 @@ class Exact(Method):
             "eps": 1e-5,  # absolute and relative tolerance; 0: the solver's own default
             "max_iter": 100_000,
             "polish": "active-set",
+            "equilibrate": True,
         }
     )
     variants = MappingProxyType(
@@ -41,7 +42,7 @@ class Exact(Method):
             "exact-solve": Variant("Exact (factorized)", {"backward": "solve"}),
             "exact-paper": Variant(
                 "Exact (OSQP default tolerances)",
-                {"eps": 0.0, "max_iter": 0, "polish": "none"},
+                {"eps": 0.0, "max_iter": 0, "polish": "none", "equilibrate": False},
                 caveats={"lp": "a tolerance of 1e-3 hides multipliers next to P = 2e-6·I"},
             ),
         }
@@ -71,6 +72,7 @@ class Exact(Method):
             eps_rel=o["eps"],
             max_iter=o["max_iter"],
             polish=o["polish"],
+            equilibrate=o["equilibrate"],
         )
         try:
             self._layer = ExactKKT(o["backward"], settings)

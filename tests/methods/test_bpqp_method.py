@@ -1,7 +1,10 @@
 """The adapter `bpqp`: accuracy against the reference, parameters, phases, failures."""
 
 import numpy as np
+import osqp
 import pytest
+import scipy.sparse as sp
+import torch
 
 from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.method.data import make_data, make_upstream
@@ -100,3 +103,32 @@ def test_infeasible_instance_is_named(registry):
     adapter.build(broken)
     with pytest.raises(InstanceError, match="is infeasible"):
         adapter.forward(*make_data([broken], adapter), clock_for(adapter))
+
+
+def test_the_method_can_be_built_where_gradients_are_off(registry):
+    method = registry.method("bpqp").create()
+    with torch.no_grad():
+        method.build(registry.family("qp").draw(Size(10, 5), 0))
+
+
+@pytest.mark.parametrize("name", ["bpqp-paper", "exact-paper"])
+def test_published_configurations_are_osqp_as_it_comes(registry, name):
+    """The same iterations and the same point as OSQP called with nothing but the problem."""
+    instance = registry.family("qp").draw(Size(100, 20), 0)
+    rows = sp.csc_matrix(np.vstack([instance.A, instance.G]))
+    upper = np.concatenate([instance.b, instance.h])
+    lower = np.concatenate([instance.b, np.full(instance.nineq, -np.inf)])
+    solver = osqp.OSQP(algebra="builtin")
+    P = sp.triu(sp.csc_matrix(instance.P), format="csc")
+    solver.setup(P, instance.q, rows, lower, upper, verbose=False)
+    expected = solver.solve()
+    method = registry.method(name).create()
+    method.build(instance)
+    call = measure_call(
+        method,
+        make_data([instance], method),
+        make_upstream([instance], method),
+        clock_for(method),
+    )
+    assert call.solution.iterations == expected.info.iter
+    np.testing.assert_allclose(np.ravel(call.solution.z), expected.x, rtol=1e-9, atol=1e-12)

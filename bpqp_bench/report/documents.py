@@ -141,7 +141,11 @@ def _worst_cell(inputs: Inputs, method: MethodName, sizes: list[str]) -> Cell:
 
 def _where(environment: Mapping[str, Any]) -> str:
     commit = str(environment.get("git_commit") or "unknown")[:10]
+    others = "".join(
+        f" {', '.join(f'`{method}`' for method in methods)} by commit {other[:10]}."
+        for other, methods in (environment.get("other_code") or {}).items()
+    )
     return (
         f"Measured by the run of commit {commit} on {environment.get('cpu', 'an unknown CPU')}, "
-        f"{environment.get('cores', '?')} cores."
+        f"{environment.get('cores', '?')} cores.{others}"
     )

@@ -17,7 +17,9 @@ from bpqp_bench.results.run_directory import (
 from bpqp_bench.results.store import read_json
 
 
-def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False) -> int:
+def merge_runs(
+    runs: Sequence[Path], out: Path, *, across_machines: bool = False, across_code: bool = False
+) -> int:
     """Write the measurements of several runs, each key once, to a new run directory.
 
     Its plan is that of all of them; of what they measured twice the first one counts.
@@ -27,6 +29,9 @@ def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False
     across_machines
         Do it although their machines differ; the environment is then that of the first, with the
         differences under ``other_machines``.
+    across_code
+        Do it although their code differs, where only some methods were measured again, say; the
+        environment then has, under ``other_code``, the methods by the commit that measured them.
 
     Returns
     -------
@@ -41,8 +46,11 @@ def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False
     configs = [read_config(run) for run in runs]
     environments = [read_json(run / "environment.json") for run in runs]
     for run, config in zip(runs[1:], configs[1:], strict=True):
-        if config.get("code") != configs[0].get("code"):
-            raise ResultsError(f"{run} and {runs[0]} were made by different versions of the code")
+        if config.get("code") != configs[0].get("code") and not across_code:
+            raise ResultsError(
+                f"{run} and {runs[0]} were made by different versions of the code; "
+                "add --across-code to merge them all the same"
+            )
     differences = {
         str(run): found
         for run, environment in zip(runs[1:], environments[1:], strict=True)
@@ -56,7 +64,18 @@ def merge_runs(runs: Sequence[Path], out: Path, *, across_machines: bool = False
         )
     environment = environments[0] | ({"other_machines": differences} if differences else {})
     config = configs[0] | {"plan": {"blocks": _blocks(configs)}, "suites": _suites(configs)}
-    measurements = merge_measurements(load_measurements(run) for run in runs)
+    parts = [load_measurements(run) for run in runs]
+    measurements = merge_measurements(parts)
+    there = {measurement.key for measurement in parts[0]}
+    other_code = {
+        str(environment.get("git_commit") or "unknown"): sorted(
+            {measurement.method for measurement in own if measurement.key not in there}
+        )
+        for environment, config, own in zip(environments, configs, parts, strict=True)
+        if config.get("code") != configs[0].get("code")
+    }
+    if other_code:
+        environment["other_code"] = other_code
     with RunDirectory.create(out, config, environment) as directory:
         for measurement in measurements:
             directory.append(measurement)

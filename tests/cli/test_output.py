@@ -140,6 +140,9 @@ def test_shards_merge_to_one_run(tmp_path: Path) -> None:
     newer = run_of(tmp_path / "d", range(9, 10), code="def")
     invoked = CliRunner().invoke(cli, ["merge", str(shards[0]), str(newer), "--out", "x"])
     assert "different versions of the code" in str(invoked.exception)
+    assert merge_runs([shards[0], newer], tmp_path / "mixed", across_code=True) == 3
+    environment = json.loads((tmp_path / "mixed" / "environment.json").read_text())
+    assert environment["other_code"] == {"unknown": ["m"]}
 
 
 def problem(**changes: Any) -> dict[str, Any]:

@@ -31,16 +31,6 @@ from bpqp_bench.layers.problem import (
 )
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = [
-    "ActiveSet",
-    "Polished",
-    "active_cones",
-    "active_rows",
-    "decide_active",
-    "polish_qp",
-    "stack_rows",
-]
-
 Mask = NDArray[np.bool_]
 
 _SAFETY = 10.0  # errors of slack and multiplier over the residuals that the solver left

@@ -16,8 +16,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.implicit import Adjoint, BatchQP, Point
 from bpqp_bench.layers.scqpth import SCQPTH, Fixed
 
-__all__ = ["ADMMFixedPoint"]
-
 _CHECK = 25
 
 

@@ -29,8 +29,6 @@ from bpqp_bench.layers.problem import (
 from bpqp_bench.layers.solver_pass import BPQPWarning, Info
 from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
 
-__all__ = ["AltDiff", "Settings"]
-
 _SLACK = 100.0  # residual over the threshold at which a point is still called solved
 
 

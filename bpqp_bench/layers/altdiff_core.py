@@ -25,21 +25,7 @@ from scipy.linalg import LinAlgError, blas, cho_factor, cho_solve, eigvalsh, sol
 
 from bpqp_bench.problem.instance import Array
 
-__all__ = [
-    "JACOBIAN_NAMES",
-    "RULES",
-    "Settings",
-    "Splitting",
-    "Trajectory",
-    "balanced_rho",
-    "factorize",
-    "iterate",
-    "jacobian",
-    "vjp",
-]
-
 RULES = ("residual", "objective", "iterate")
-JACOBIAN_NAMES = ("q", "b", "h")
 _CHECK_EVERY = 5
 # The published rules do not look at the constraints: beyond this many thresholds a relative
 # violation is not called solved.

@@ -13,8 +13,6 @@ from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.passes import Passes
 from bpqp_bench.layers.problem import Phase
 
-__all__ = ["Call", "first_only", "solve"]
-
 _NDIM = (2, 1, 2, 1, 2, 1)
 _APART = 6  # the bit after those of the six arguments
 

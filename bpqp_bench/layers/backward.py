@@ -33,16 +33,6 @@ from bpqp_bench.layers.qp_solvers import solve_qp
 from bpqp_bench.layers.settings import Settings
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = [
-    "Adjoint",
-    "adjoint_qp",
-    "adjoint_residual",
-    "backward_pass",
-    "gradients",
-    "matrix_factors",
-    "vector_gradient",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Adjoint:

@@ -15,8 +15,6 @@ from bpqp_bench.layers.equilibrate import equilibrate
 from bpqp_bench.layers.problem import ConvexQP
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["farkas_vector", "is_farkas", "is_recession", "recession_direction"]
-
 _ZERO = 1e-13  # of a sum that has to vanish, relative to its terms
 _NEGATIVE = 1e-10  # of a sum that has to be negative
 _SUPPORT = 1e-9

@@ -18,8 +18,6 @@ from bpqp_bench.layers.kkt import factorize_kkt
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock, residuals
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["ConeTerms", "cone_terms", "polish_cones"]
-
 _TIP = 1e-7
 _NEWTON_STEPS = 4
 _ROUNDING = 8.0 * float(np.finfo(float).eps)

@@ -30,8 +30,6 @@ from bpqp_bench.layers.qp_solvers import solve_qp
 from bpqp_bench.layers.settings import BACKWARD_SOLVERS, GRADIENTS, Settings
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["ConvexProgram", "cvxpy_solver", "quadratic_solver"]
-
 _SOLVED = 1e-5  # relative residual of a point whose gradient may be called exact
 
 Function = Callable[..., torch.Tensor]

@@ -26,8 +26,6 @@ from torch import Tensor, nn
 
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["DC3", "Settings", "Training", "cached_training", "train"]
-
 _CACHE_VERSION = 1
 
 

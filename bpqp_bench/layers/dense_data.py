@@ -10,8 +10,6 @@ from torch import Tensor
 
 from bpqp_bench.errors import InstanceError
 
-__all__ = ["DenseData", "read_dense", "rows_of_bounds"]
-
 _NAMES = ("P", "q", "A", "b", "G", "h")
 _NDIM = (2, 1, 2, 1, 2, 1)
 

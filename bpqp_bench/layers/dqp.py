@@ -20,8 +20,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.implicit import Adjoint, BatchQP, ImplicitLayer, Point, solve_each
 from bpqp_bench.layers.problem import Tolerances
 
-__all__ = ["DQP"]
-
 
 class DQP(ImplicitLayer):
     """A black-box solver forward; backward an LU solve of the reduced KKT system.

@@ -27,8 +27,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.implicit import Adjoint, BatchQP, ImplicitLayer, Point, solve_each
 from bpqp_bench.layers.problem import Tolerances
 
-__all__ = ["DXPP"]
-
 
 class DXPP(ImplicitLayer):
     """A black-box solver forward; backward the Hessian of a smoothed penalty problem.

@@ -15,8 +15,6 @@ import scipy.sparse as sp
 from bpqp_bench.layers.problem import ConvexQP, QPSolution, residuals
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["Scaling", "equilibrate"]
-
 _ROUNDS = 10
 
 

@@ -35,24 +35,8 @@ from scipy.linalg import lapack
 from bpqp_bench.errors import MethodError
 from bpqp_bench.layers.backward import adjoint_residual
 from bpqp_bench.layers.cones import cone_terms
-from bpqp_bench.layers.forward import forward_pass
-from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, no_clock
-from bpqp_bench.layers.settings import Settings
+from bpqp_bench.layers.problem import ConvexQP, Phase, no_clock
 from bpqp_bench.problem.instance import Array, Instance, Matrix
-
-__all__ = [
-    "Adjoint",
-    "KKTPoint",
-    "Mode",
-    "exact_adjoint",
-    "full_kkt_matrix",
-    "gradients",
-    "kkt_adjoint_inverse",
-    "kkt_adjoint_residual",
-    "kkt_adjoint_solve",
-    "kkt_point",
-    "solve_forward",
-]
 
 Mode = Literal["inverse", "solve"]
 
@@ -92,22 +76,6 @@ class Adjoint:
     z: Array
     nu: Array
     lam: Array
-
-
-def solve_forward(qp: ConvexQP, settings: Settings, phase: Phase = no_clock) -> QPSolution:
-    """Solve the problem by the very forward pass of BPQP, so that only the backward passes differ.
-
-    Raises
-    ------
-    MethodError
-        If the solver finds the problem infeasible or unbounded, or has no point to give.
-    SpecError
-        If there is no such solver, or it takes no cones.
-    """
-    found = forward_pass(qp, settings, phase).solution
-    if not np.isfinite(found.z).all():
-        raise MethodError(f"no solution by {settings.forward}: {found.status}")
-    return found
 
 
 def kkt_point(

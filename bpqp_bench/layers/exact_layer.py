@@ -21,8 +21,6 @@ from bpqp_bench.layers.solver_pass import Info, solve_instance
 from bpqp_bench.layers.torch_data import NAMES, Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone
 
-__all__ = ["ExactKKT"]
-
 
 class _ExactPass:
     """One problem and its KKT system, see `bpqp_bench.layers.passes.Passes`."""

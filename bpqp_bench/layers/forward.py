@@ -41,8 +41,6 @@ from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, solve_qp
 from bpqp_bench.layers.settings import Settings
 from bpqp_bench.problem.instance import Matrix
 
-__all__ = ["FALLBACK", "ForwardPass", "forward_pass"]
-
 Indices = NDArray[np.intp]
 
 FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")

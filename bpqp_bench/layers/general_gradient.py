@@ -29,8 +29,6 @@ from scipy.linalg import lapack
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["general_adjoint"]
-
 
 def general_adjoint(
     H: Matrix,

@@ -21,8 +21,6 @@ from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.problem import ConvexQP, QPSolution, Tolerances
 from bpqp_bench.layers.qp_solvers import solve_qp
 
-__all__ = ["Adjoint", "BatchQP", "ImplicitLayer", "Point", "solve_each"]
-
 _NDIM = (2, 1, 2, 1, 2, 1)
 
 

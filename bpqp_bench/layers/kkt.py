@@ -40,8 +40,6 @@ from scipy.linalg import lapack
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = ["KKTFactor", "KKTSolution", "factorize_kkt", "independent_rows"]
-
 _EPS = float(np.finfo(float).eps)
 _FAR_FROM_SINGULAR = 1e-14  # reciprocal condition numbers for Cholesky
 _DOUBTFUL = 1e-12  # and for the whole matrix; below it, ranks are revealed

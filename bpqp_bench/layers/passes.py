@@ -17,8 +17,6 @@ from bpqp_bench.layers.primal_dual.rules import ACCURATE, Summary
 from bpqp_bench.layers.problem import Phase
 from bpqp_bench.layers.solver_pass import Info, Instances, flag
 
-__all__ = ["DensePass", "Kernel", "Passes"]
-
 
 class Passes(Protocol):
     """A solved call.

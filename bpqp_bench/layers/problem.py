@@ -11,21 +11,6 @@ import scipy.sparse as sp
 
 from bpqp_bench.problem.instance import Array, Instance, Matrix, SecondOrderCone
 
-__all__ = [
-    "ConvexQP",
-    "Phase",
-    "QPSolution",
-    "Tolerances",
-    "force_scale",
-    "natural_scales",
-    "no_clock",
-    "no_solution",
-    "relative_residual",
-    "residuals",
-    "row_lengths",
-    "violations",
-]
-
 _HUGE = 1e300
 _ROUNDING = 64.0 * float(np.finfo(float).eps)
 

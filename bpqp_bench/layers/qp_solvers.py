@@ -18,8 +18,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["CONE_SOLVERS", "DENSE_ONLY", "SOLVERS", "SPARSE_CAPABLE", "qp_solver", "solve_qp"]
-
 SOLVERS = (
     "osqp",
     "proxqp",

@@ -24,8 +24,6 @@ from torch import Tensor
 from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.implicit import Adjoint, BatchQP, ImplicitLayer, Point
 
-__all__ = ["SCQPTH", "Fixed"]
-
 _RELAXATION, _RELAX_AFTER = 1.2, 100
 _CHECK, _ADAPT, _ADAPT_UNTIL, _ADAPT_RATIO = 25, 50, 1000, 10.0
 _RHO_MIN, _RHO_MAX = 1e-6, 1e6

@@ -8,8 +8,6 @@ from bpqp_bench.errors import SpecError
 from bpqp_bench.layers.problem import Tolerances
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, SOLVERS
 
-__all__ = ["BACKWARD_SOLVERS", "GRADIENTS", "POLISH", "Settings"]
-
 BACKWARD_SOLVERS = (*SOLVERS, "direct", "minres")
 POLISH = ("none", "solver", "active-set")
 GRADIENTS = ("optimal", "general")

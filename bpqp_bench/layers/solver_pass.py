@@ -21,8 +21,6 @@ from bpqp_bench.layers.settings import Settings
 from bpqp_bench.layers.torch_data import NAMES, Batch, sparse_gradient
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["BPQPWarning", "Info", "Instances", "SolverPass", "flag", "solve_instance"]
-
 Info: TypeAlias = list[dict[str, object]]
 Failure: TypeAlias = InstanceError | MethodError
 

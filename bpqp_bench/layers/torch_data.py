@@ -17,15 +17,6 @@ from bpqp_bench.layers.dense_data import DenseData
 from bpqp_bench.layers.problem import ConvexQP
 from bpqp_bench.problem.instance import Array, Matrix, SecondOrderCone
 
-__all__ = [
-    "NAMES",
-    "Argument",
-    "Batch",
-    "check_data",
-    "read_batch",
-    "sparse_gradient",
-]
-
 NAMES = ("P", "q", "A", "b", "G", "h")
 # A tensor, or a SciPy sparse matrix, which has no types of its own.
 Argument: TypeAlias = Any

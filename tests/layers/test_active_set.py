@@ -247,3 +247,50 @@ def test_sparse_projections(n):
     assert lam.min() >= 0.0
     np.testing.assert_allclose(z - y + G.T @ lam, 0.0, atol=1e-9)
     np.testing.assert_allclose(lam * (G @ z - h), 0.0, atol=1e-9)
+
+
+def test_two_graphs_at_once_keep_their_own_factors(family):
+    """Memory of factors is handed on, but only when its graph is gone."""
+    data = [stacked(family, "qp-active", (60, 30), [seed])[1] for seed in range(3)]
+    leaves = [[part[0].clone().requires_grad_() for part in parts] for parts in data]
+    alone = []
+    for given in leaves:
+        alone.append(torch.autograd.grad(BPQP()(*given).sum(), given))
+    layer = BPQP()
+    z = [layer(*given) for given in leaves]
+    for given, value, expected in zip(leaves, z, alone, strict=True):
+        for _ in range(2):  # a graph that is kept gives the same again
+            found = torch.autograd.grad(value.sum(), given, retain_graph=True)
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_threads_change_nothing(family):
+    _, data = stacked(family, "qp-active", (50, 20), range(32))
+    given = [part.requires_grad_() for part in data]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            z = BPQP()(*given)
+            found.append([z, *torch.autograd.grad(z.square().sum(), given)])
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(10, 5), (33, 10), (60, 35)])
+def test_both_kernels_agree(family, size):
+    """Plain loops, LAPACK and torch: the same solutions, multipliers and gradients."""
+    _, data = stacked(family, "qp-active", size, range(3))
+    one, other = cpu.solve(*data), batched.solve(*data)
+    v = torch.randn(3, size[0], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    pairs = [(one.z, other.z), (one.duals, other.duals)]
+    first, second = (point.pullback(v, (True, True, True)) for point in (one, other))
+    pairs += [(first[0], second[0]), (first[1], second[1]), *zip(first[3], second[3], strict=True)]
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(one.active, other.active)
+    assert not one.left
+    assert not other.left

@@ -30,8 +30,6 @@ from bpqp_bench.layers.primal_dual.rules import (
     Summary,
 )
 
-__all__ = ["BatchFactors", "BatchPoint", "solve"]
-
 
 def _times(M: Tensor, x: Tensor) -> Tensor:
     """Mx for vectors x (batch, n) and M (m, n) or (batch, m, n)."""

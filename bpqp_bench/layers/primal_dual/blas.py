@@ -18,20 +18,6 @@ from numba.core.extending import intrinsic
 from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
-__all__ = [
-    "FAST",
-    "TINY",
-    "addresses",
-    "cholesky",
-    "doubles",
-    "integers",
-    "masks",
-    "one_thread",
-    "solve_lower",
-    "subtract_gram",
-    "workspace",
-]
-
 #: Numba may reorder sums, to use vector instructions; NaN and infinity stay what they are.
 FAST = {"reassoc", "contract"}
 #: Matrices up to this order take plain loops.

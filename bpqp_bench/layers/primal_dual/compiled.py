@@ -40,18 +40,6 @@ from bpqp_bench.layers.primal_dual.rules import (
     WEAK,
 )
 
-__all__ = [
-    "Addresses",
-    "Sizes",
-    "everything",
-    "factorize_objective",
-    "factorize_rows",
-    "prepare",
-    "pullback",
-    "room",
-    "solve",
-]
-
 
 class Addresses(NamedTuple):
     """Where the kernels find dpotrf, dtrsm and dsyrk, the data, and room for what they write.

@@ -17,8 +17,6 @@ from bpqp_bench.layers.primal_dual import compiled
 from bpqp_bench.layers.primal_dual.blas import TINY, addresses, one_thread
 from bpqp_bench.layers.primal_dual.rules import Summary
 
-__all__ = ["Point", "solve"]
-
 #: Matrices up to this order gain nothing from a second thread in BLAS.
 _SMALL = 256
 #: Multiplications for which starting a thread pays.

@@ -13,17 +13,6 @@ import scipy.sparse as sp
 from bpqp_bench.layers.problem import ConvexQP, QPSolution, no_solution, residuals
 from bpqp_bench.problem.instance import Array, Matrix
 
-__all__ = [
-    "answer",
-    "csc",
-    "csc_upper",
-    "dense",
-    "failed",
-    "quietly",
-    "stack_dense",
-    "stack_sparse",
-]
-
 _NEARLY_FULL = 0.9
 
 

@@ -9,8 +9,6 @@ from bpqp_bench.layers.problem import ConvexQP
 from bpqp_bench.layers.solvers._common import csc, stack_sparse
 from bpqp_bench.problem.instance import Array
 
-__all__ = ["cone_multipliers", "conic_rows"]
-
 
 def conic_rows(qp: ConvexQP) -> tuple[sp.csc_matrix, Array, dict[str, object]]:
     """Rows R, right-hand side and block sizes {"z", "l", "q"}.

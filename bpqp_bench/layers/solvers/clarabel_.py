@@ -8,8 +8,6 @@ from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, n
 from bpqp_bench.layers.solvers._common import answer, csc_upper, failed
 from bpqp_bench.layers.solvers._conic import cone_multipliers, conic_rows
 
-__all__ = ["solve"]
-
 _STATUS = {
     "Solved": "solved",
     "AlmostSolved": "inaccurate",

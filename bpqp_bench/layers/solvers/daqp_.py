@@ -9,8 +9,6 @@ import numpy as np
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, dense, failed, stack_dense
 
-__all__ = ["solve"]
-
 _EQUALITY = 5
 _STATUS = {
     2: "solved",  # with soft constraints, of which there are none

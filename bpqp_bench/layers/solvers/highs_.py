@@ -8,8 +8,6 @@ import scipy.sparse as sp
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, csc, failed, quietly, stack_sparse
 
-__all__ = ["solve"]
-
 
 def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSolution:
     """Solve a QP by HiGHS."""

@@ -9,8 +9,6 @@ import numpy as np
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, csc_upper, failed, quietly, stack_sparse
 
-__all__ = ["solve"]
-
 _STATUS = {
     "solved": "solved",
     "solved inaccurate": "inaccurate",

@@ -7,8 +7,6 @@ import numpy as np
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, csc, failed
 
-__all__ = ["solve"]
-
 _MOST_ITERATIONS = 1000  # an interior-point method that needs more will not end
 
 

@@ -7,8 +7,6 @@ import numpy as np
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, csc, dense, failed
 
-__all__ = ["solve"]
-
 _INFINITY = 1e20  # ProxQP's own
 # Its default of 1e-4 takes the smoothed LP of the paper (P = 2e-6 I) for unbounded.
 _CERTIFICATE = 1e-10

@@ -7,8 +7,6 @@ import numpy as np
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, dense, failed, stack_dense
 
-__all__ = ["solve"]
-
 
 def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSolution:
     """Solve a QP by quadprog, which has no tolerances to set."""

@@ -47,12 +47,14 @@ def _run(given: argparse.Namespace) -> int:
         for kind in kinds
     ]
     counts: dict[tuple[str, str], Counter[str]] = {}
+    solvers: dict[tuple[str, str], Counter[str]] = {}
     faults: list[dict[str, object]] = []
     kept: Counter[tuple[str, str, str]] = Counter()
     begun, total = time.monotonic(), each * len(pairs) * len(kinds)
     found = fuzz(tasks, given.jobs, given.limit)
-    for done, (pair, kind, seed, (outcome, why)) in enumerate(found, start=1):
+    for done, (pair, kind, seed, (outcome, why, by)) in enumerate(found, start=1):
         counts.setdefault((pair, kind), Counter())[outcome] += 1
+        solvers.setdefault((pair, kind), Counter())[by] += 1
         if outcome in FAULTS or outcome == "undecided":
             kept[pair, kind, outcome] += 1
             if kept[pair, kind, outcome] <= KEPT:
@@ -69,7 +71,12 @@ def _run(given: argparse.Namespace) -> int:
         "seconds": round(time.monotonic() - begun),
         "limit": given.limit,
         "counts": [
-            {"solvers": pair, "kind": kind, "outcomes": dict(counts[pair, kind])}
+            {
+                "solvers": pair,
+                "kind": kind,
+                "outcomes": dict(counts[pair, kind]),
+                "by": dict(solvers[pair, kind]),
+            }
             for pair in pairs
             for kind in kinds
         ],

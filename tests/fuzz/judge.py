@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,11 @@ _SHORT = 1e-4  # of the natural reach: below it a solution is at the origin
 
 @dataclass(frozen=True)
 class Finding:
-    """Outcome for one problem, and why."""
+    """Outcome for one problem, why, and the solver that gave the answer ("" for a batch)."""
 
     outcome: str
     why: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,10 @@ def run(kind: str, seed: int, pair: str) -> Finding:
         if isinstance(made, Batch):
             return _batch(made, pair, rng)
         v = _upstream(made, rng)
-        return judge(made, ask(made, pair, v), v, rng)
+        answer = ask(made, pair, v)
+        found = judge(made, answer, v, rng)
+        by = "none" if isinstance(answer, Refusal) else str(answer.facts.get("forward"))
+        return replace(found, by=by)
 
 
 def _upstream(problem: Problem, rng: np.random.Generator) -> Array:

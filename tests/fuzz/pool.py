@@ -31,7 +31,7 @@ def _work(tasks: Connection, solve: Solve) -> None:
                 found = solve(kind, seed, pair)
             except Exception as error:  # a fault of the fuzzer, not of the layer
                 found = Finding("undecided", f"fuzzer: {type(error).__name__}: {error}")
-            tasks.send((seed, (found.outcome, found.why)))
+            tasks.send((seed, (found.outcome, found.why, found.by)))
         tasks.send((DONE, None))
 
 
@@ -56,7 +56,7 @@ class _Worker:
         """Since it last said something."""
         return time.monotonic() - self.since
 
-    def read(self) -> tuple[int, tuple[str, str] | None]:
+    def read(self) -> tuple[int, tuple[str, str, str] | None]:
         """Read a seed and, at its end, the outcome."""
         try:
             seed, outcome = self.pipe.recv()
@@ -67,11 +67,11 @@ class _Worker:
             self.seed, self.rest = seed, range(seed + 1, self.rest.stop)
         return seed, outcome
 
-    def lost(self, outcome: str, why: str) -> tuple[int, tuple[str, str]]:
+    def lost(self, outcome: str, why: str) -> tuple[int, tuple[str, str, str]]:
         """Say that the present problem ended the process."""
         self.ended = True
         self.rest = range(self.seed + 1, self.rest.stop)
-        return self.seed, (outcome, why)
+        return self.seed, (outcome, why, "")
 
     def end(self) -> None:
         self.process.kill()
@@ -81,8 +81,8 @@ class _Worker:
 
 def fuzz(
     tasks: list[Task], jobs: int, limit: float, solve: Solve = run
-) -> Iterator[tuple[str, str, int, tuple[str, str]]]:
-    """Yield solvers, kind, seed, (outcome, why), in any order."""
+) -> Iterator[tuple[str, str, int, tuple[str, str, str]]]:
+    """Yield solvers, kind, seed, (outcome, why, by), in any order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     left = list(reversed(tasks))

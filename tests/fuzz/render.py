@@ -30,6 +30,21 @@ def _table(pair: str, kinds: dict[str, Counter[str]]) -> str:
     return "\n".join([f"\n### `{pair}`\n", *lines])
 
 
+def answered_by(results: Sequence[dict[str, Any]]) -> str:
+    """Write the table of the solvers that gave the default layer's answers, by kind."""
+    kinds: dict[str, Counter[str]] = {}
+    for result in results:
+        for row in result["counts"]:
+            if row["solvers"] == PAIRS[0]:
+                kinds.setdefault(row["kind"], Counter()).update(row.get("by", {}))
+    names = [name for name, _ in sum(kinds.values(), Counter()).most_common() if name]
+    rows = [["kind", *names], ["---", *["---:"] * len(names)]]
+    for kind, counts in kinds.items():
+        if any(counts[name] for name in names):
+            rows.append([kind, *(str(counts[name] or "") for name in names)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def page(results: Sequence[dict[str, Any]]) -> str:
     """Write docs/robustness.md."""
     runs = [
@@ -50,6 +65,7 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         runs="\n".join(runs),
         kinds="\n".join(kinds),
         tables=tables(results).strip(),
+        by=answered_by(results),
         faults="\n".join(faults) or "None.",
     )
 
@@ -100,6 +116,13 @@ construction.
 The last five are faults; of the default layer, the tests allow none that is not listed in them.
 
 {tables}
+
+## Who answered
+
+The solvers that gave the default layer's answers: the active-set method, or the one that took over
+(`last_info` names it); "none" are the errors.
+
+{by}
 
 ## Faults of the default layer
 

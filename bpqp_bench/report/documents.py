@@ -26,6 +26,7 @@ _METHODS = (
     *("bpqp", "bpqp-direct", "bpqp-fast"),
 )
 _FAMILY = "qp"
+_FEW = 3
 
 
 def document_sections(inputs: Inputs, tables: Iterable[Table]) -> dict[Path, str]:
@@ -142,10 +143,17 @@ def _worst_cell(inputs: Inputs, method: MethodName, sizes: list[str]) -> Cell:
 def _where(environment: Mapping[str, Any]) -> str:
     commit = str(environment.get("git_commit") or "unknown")[:10]
     others = "".join(
-        f" {', '.join(f'`{method}`' for method in methods)} by commit {other[:10]}."
+        f" {_named(methods)} by commit {other[:10]}."
         for other, methods in (environment.get("other_code") or {}).items()
     )
     return (
         f"Measured by the run of commit {commit} on {environment.get('cpu', 'an unknown CPU')}, "
         f"{environment.get('cores', '?')} cores.{others}"
     )
+
+
+def _named(methods: list[str]) -> str:
+    """Name the methods of which another run measured something, where they are few."""
+    if len(methods) > _FEW:
+        return f"Cells of {len(methods)} methods that it lacked"
+    return ", ".join(f"`{method}`" for method in methods)

@@ -157,6 +157,8 @@ def judged(inputs: Inputs) -> pd.DataFrame:
         counted = group[group["role"] == "measured"].to_dict("records")
         # A cell whose first call, or build, fails has no counted one: it fails on every seed.
         failed = group.to_dict("records")[0]
+        if failed["status"] == "unavailable":  # its library is not here: it refused nothing
+            continue
         for row in counted or [failed | {"seed": seed} for seed in problem.seeds]:
             verdict = _verdict(row, problem)
             records.append((family, size, row["seed"], method, verdict, row["time.total.call"]))

@@ -65,7 +65,8 @@ def page(
         sign=_SIGN,
         tables=shown,
         figures=[_figure(drawing, folder) for drawing in drawings],
-        environment=_flat(inputs.environment) + _flat(inputs.config, "run"),
+        environment=_flat(inputs.environment)
+        + _flat({k: v for k, v in inputs.config.items() if k != "plan"}, "run"),
         data=_script(runs.kept),
         choices=_script(choices(inputs)),
         library=Markup(_library()),
@@ -146,6 +147,8 @@ def _cell(cell: Cell, column: Column, notes: Footnotes, runs: _Runs) -> dict[str
     sort = cell.sort
     if isinstance(sort, float) and not math.isfinite(sort):
         sort = None
+    elif isinstance(sort, float):
+        sort = float(f"{sort:.6g}")
     if sort is None and not column.numeric:
         sort = cell.text.lower()
     return {

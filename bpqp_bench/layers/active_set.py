@@ -38,7 +38,7 @@ _ROUNDING = 64.0 * float(np.finfo(float).eps)
 _PATIENCE = 3
 _LARGEST_ERROR = 1e-8
 _CONSISTENT = 1e-11
-_BLURRED = 1e-6  # rounding of Pz over the forces, at which a point says nothing
+_BLURRED = 1e-7  # rounding of Pz over the forces at which a point says nothing
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,7 @@ KEPT: list[tuple[str, int]] = [
     ("redundant", 1352088779),
     ("weak", 984592150),
     ("negated", 1),
+    ("unbounded", 40000064),
 ]
 
 

@@ -125,7 +125,11 @@ def test_everything_that_is_tracked_is_found(project: Project) -> None:
         *(f"sparse.Sparse.track_{name}" for name in ("forward", "backward", "growth", "residual")),
     }
     assert set(found) - {"version"} == (
-        passes | accuracy | machinery | sparse | {"accuracy.Memory.peakmem_passes"}
+        passes
+        | accuracy
+        | machinery
+        | sparse
+        | {"accuracy.Memory.peakmem_passes", "layer.Layer.time_both_passes"}
     )
     assert all(found[name]["param_names"] == ["method", "family", "size"] for name in passes)
 

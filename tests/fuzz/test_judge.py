@@ -146,7 +146,7 @@ def test_a_problem_that_hangs_or_dies_costs_itself_only():
     tasks = [(DEFAULT, "strict", range(5)), (DEFAULT, "lp", range(2))]
     found = {
         (kind, seed): outcome
-        for _, kind, seed, (outcome, _) in fuzz(tasks, jobs=2, limit=1.0, solve=misbehave)
+        for _, kind, seed, (outcome, *_) in fuzz(tasks, jobs=2, limit=1.0, solve=misbehave)
     }
     strict = ["right", "timeout", "crash", "undecided", "right"]
     assert found == {

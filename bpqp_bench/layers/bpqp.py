@@ -243,9 +243,10 @@ def _by_active_set(
     mask = None if start is None else _mask(start, (data.count, h.shape[-1])).to(h.device)
     with clock("solve"):
         found = _by_kernel(data, settings, mask)
-        if found.left and bool(h.isposinf().any()):
+        left = found.left
+        if left and bool(h.isposinf().any()):
             found = _by_kernel(data.without_infinite_rows(), settings, mask)
-    left = found.left
+            left = found.left
     if not left:
         return DensePass(data, found, None)
     if data.count == 1 and h.device.type == "cpu":

@@ -153,17 +153,18 @@ class _Search:
             # Without polishing, the solver's own point is what was asked for, whatever its worth.
             if has_point and polish != "active-set":
                 return done
-            # A point that polishing did not confirm stands unless there is a proof against it.
             solved = done.solution.status == "solved"
-            if solved and (done.info.get("polished") or proof_sought or not self._proved()):
+            if solved and done.info.get("polished"):
                 return done
-            if has_point and self.worth < worth:
-                best, worth = done, self.worth
             if not proof_sought:
-                # Whatever was said, or not said: is there a proof?
+                # Whatever was said, or not said, or not confirmed by polishing: is there a proof?
                 verdict, proof_sought = self._proved(), True
                 if verdict:
                     return self._finish(_nothing(self.qp, verdict, {"forward": name}))
+            if solved:
+                return done
+            if has_point and self.worth < worth:
+                best, worth = done, self.worth
         if best is not None and worth <= _CLOSE:
             return best
         status = f"failed (tried {', '.join(self.tried)})"

@@ -49,6 +49,7 @@ KEPT: list[tuple[str, int]] = [
     ("weak", 984592150),
     ("negated", 1),
     ("unbounded", 40000064),
+    ("vertex", 80000039),
 ]
 
 

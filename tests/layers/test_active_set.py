@@ -294,3 +294,23 @@ def test_both_kernels_agree(family, size):
     np.testing.assert_array_equal(one.active, other.active)
     assert not one.left
     assert not other.left
+
+
+@pytest.mark.parametrize("kernel", [cpu, batched])
+def test_more_binding_rows_than_variables_are_left(kernel):
+    """The last pivot is rounding times the length of the combination, mostly over any threshold."""
+    rng, n, count = np.random.default_rng(0), 5, 300
+    G = rng.standard_normal((count, n + 1, n))
+    lam = rng.uniform(1e-6, 1.0, (count, n + 1)) ** 4
+    G[:, -1] *= 1e-4  # as a combination of the others it has large coefficients
+    G[:, 0] += 1e3 * G[:, 1]
+    P = np.broadcast_to(np.eye(n), (count, n, n))
+    z = rng.standard_normal((count, n))
+    q = -z - np.einsum("kij,ki->kj", G, lam)
+    h = np.einsum("kij,kj->ki", G, z)
+    data = [torch.tensor(part) for part in (P, q, np.zeros((count, 0, n)), np.zeros((count, 0)))]
+    start = torch.ones(count, n + 1, dtype=torch.bool)
+    point = kernel.solve(*data, torch.tensor(G), torch.tensor(h), start)
+    bound = point.active.sum(-1)
+    assert not ((bound > n) & ~torch.isin(torch.arange(count), torch.tensor(point.left))).any()
+    assert (bound > n).sum() > count // 2

@@ -26,6 +26,7 @@ from bpqp_bench.layers.primal_dual.rules import (
     RESIDUAL,
     ROUGH,
     SHORT,
+    SUSPECT,
     WEAK,
     Summary,
 )
@@ -231,7 +232,7 @@ def solve(
 def _dual(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor) -> _Dual:
     count, neq = q.shape[0], b.shape[-1]
     L, failed = torch.linalg.cholesky_ex(P)
-    sound = (failed == 0) & _safe(L, P.diagonal(dim1=-2, dim2=-1))
+    sound = (failed == 0) & ~_near_singular(L, P.diagonal(dim1=-2, dim2=-1))
     if A.ndim != G.ndim:
         A, G = A.expand(count, -1, -1), G.expand(count, -1, -1)
     C = torch.cat([A, G], dim=-2)
@@ -264,6 +265,22 @@ def _safe(factor: Tensor, diagonal: Tensor) -> Tensor:
     pivots = factor.diagonal(dim1=-2, dim2=-1)
     safe: Tensor = (pivots * pivots > PIVOT * diagonal).all(-1)
     return safe
+
+
+def _near_singular(factor: Tensor, diagonal: Tensor) -> Tensor:
+    """Whether matrices are singular to within rounding, as in `compiled.near_singular`."""
+    pivots = (factor.diagonal(dim1=-2, dim2=-1) ** 2 / diagonal).amin(-1)
+    singular: Tensor = ~(pivots > PIVOT)
+    if not ((pivots <= SUSPECT) & ~singular).any():
+        return singular
+    sizes = diagonal.sqrt()
+    k = sizes.shape[-1]
+    x = torch.arange(k, dtype=sizes.dtype, device=sizes.device).square().cos().expand_as(sizes)
+    for _ in range(3):
+        x = sizes * x / x.norm(dim=-1, keepdim=True)
+        x = sizes * torch.cholesky_solve(x.unsqueeze(-1), factor).squeeze(-1)
+    singular |= (pivots <= SUSPECT) & ~(x.norm(dim=-1) * PIVOT < 1.0)
+    return singular
 
 
 def _settle(dual: _Dual, active: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -356,6 +373,9 @@ def _refined(
     neq = b.shape[-1]
     factors = _factors(dual, active, factor)
     C, on = dual.C, factors.binding
+    if on.shape[-1]:
+        widths = torch.where(on > 0.0, dual.widths**2, 1.0)
+        settled = settled & ~_near_singular(factors.T, widths)
     d = torch.cat([b, h], dim=-1)
     x, y, length, _ = factors.solve(-q, d)
     for _ in range(MOST_REFINEMENTS):

@@ -37,6 +37,7 @@ from bpqp_bench.layers.primal_dual.rules import (
     RESIDUAL,
     ROUGH,
     SHORT,
+    SUSPECT,
     WEAK,
 )
 
@@ -194,6 +195,32 @@ def _largest(x: Any) -> float:
 
 
 @_compiled
+def near_singular(F: Any, k: int, sizes: Any) -> bool:
+    """Whether a matrix is singular to within rounding, by its factor F and √ of its diagonal.
+
+    The pivot of a dependent row is rounding times what eliminates the row, which depends on the
+    order of rows. Where pivots are small at all, three steps of inverse iteration on the matrix
+    with unit diagonal decide, from a vector that no simple dependency is orthogonal to.
+    """
+    smallest = 1.0
+    for a in range(k):
+        pivot = F[a, a] / sizes[a]
+        if not pivot * pivot > PIVOT:
+            return True
+        smallest = min(smallest, pivot * pivot)
+    if smallest > SUSPECT:
+        return False
+    x, length = np.cos(np.arange(k) ** 2.0), 0.0
+    for _ in range(3):
+        x *= sizes[:k] / np.sqrt(_dot(x, x))
+        _lower(F, x, k)
+        _upper(F, x, k)
+        x *= sizes[:k]
+        length = np.sqrt(_dot(x, x))
+    return not length * PIVOT < 1.0
+
+
+@_compiled
 def _arrays(at: Any, sizes: Any) -> Any:
     """View the memory as arrays."""
     count, n, neq, nineq = sizes.batch, sizes.n, sizes.neq, sizes.nineq
@@ -270,8 +297,8 @@ def factorize_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
     for i in range(lo, hi):
         L[i] = Q[i]
         good = cholesky(work, L[i], 0, n)
-        for a in range(n):
-            good &= L[i, a, a] * L[i, a, a] > PIVOT * Q[i, a, a]
+        if good:
+            good = not near_singular(L[i], n, np.sqrt(np.diag(Q[i])))
         state.sound_p[i] = 1.0 if good else 0.0
 
 
@@ -488,11 +515,9 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                         active[i, j] ^= wrong[j]
                     continue
                 settled = True
-            safe = True
-            for a in range(neq, k):
-                width = wide[order[i, a]]
-                safe &= Ti[a, a] * Ti[a, a] > PIVOT * width * width
-            if not safe:
+            for a in range(k):
+                short[a] = wide[order[i, a]]
+            if near_singular(Ti, k, short):
                 break
 
             # Solve on these rows to rounding.

@@ -22,6 +22,8 @@ SHORT = 1e-4
 MOST_REFINEMENTS = 5
 #: Pivot over diagonal entry at which a matrix counts as singular for the plain method.
 PIVOT = 1e-12
+#: The same, at which it is looked at more closely: see `compiled.near_singular`.
+SUSPECT = 1e-6
 #: Errors of signs before refinement, relative.
 ROUGH = 1e3 * EPS
 #: Errors of signs after refinement, relative, beside the length of the last correction.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from bpqp_bench.layers.problem import (
     relative_residual,
     residuals,
 )
-from bpqp_bench.layers.solver_pass import BPQPWarning, Info
+from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Outcome
 from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
 
 _SLACK = 100.0  # residual over the threshold at which a point is still called solved
@@ -84,9 +83,12 @@ class _AltDiffPass:
             "relative_dual_residual": run.dual_residual,
             "relative_residual": error,
         }
-        self.duals: tuple[Any, ...] = (run.nu, run.lam)
-        self.facts = partial(_listed, self._facts)
-        self.z, self.state = torch.from_numpy(run.z), torch.from_numpy(run.lam > 0.0)
+        self.z = torch.from_numpy(run.z)
+        self.outcome = Outcome([self._facts], torch.from_numpy(run.lam > 0.0), (run.nu, run.lam))
+
+    def solution(self) -> Tensor:
+        """``z`` in memory of its own."""
+        return self.z.clone()
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
@@ -103,10 +105,6 @@ class _AltDiffPass:
         self._facts["gradient"] = "as converged as the solution"
         parts = [torch.from_numpy(found[name]) if name in found else None for name in NAMES]
         return [part.unsqueeze(0) if apart and part is not None else part for part in parts]
-
-
-def _listed(facts: dict[str, object]) -> Info:
-    return [facts]
 
 
 def _error(qp: ConvexQP, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> float:
@@ -232,7 +230,7 @@ class AltDiff(torch.nn.Module):
 
         call = Call(solver, given, lambda: self.clock)
         z = solve(call, given)
-        solved = call.solved
-        self.last_info = solved.facts()
-        self.multipliers = tuple(torch.tensor(dual) for dual in solved.duals)
+        outcome = call.solved.outcome
+        self.last_info = outcome.facts()
+        self.multipliers = tuple(torch.tensor(dual) for dual in outcome.duals)
         return z

@@ -62,8 +62,8 @@ class Call:
         self.passes = self.solver(*given)
         q = tensors[1]
         assert q is not None
-        z = self.passes.z
-        return z.clone() if z.dtype == q.dtype and z.device == q.device else z.to(q)
+        z = self.passes.solution()
+        return z if z.dtype == q.dtype and z.device == q.device else z.to(q)
 
 
 def solve(call: Call, given: Sequence[Any]) -> Tensor:

@@ -11,11 +11,12 @@ from torch import Tensor
 from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers.autograd import Call, solve
 from bpqp_bench.layers.dense_data import DenseData, read_dense, rows_of_bounds
-from bpqp_bench.layers.passes import DensePass, Kernel, Passes
+from bpqp_bench.layers.passes import DenseOutcome, DensePass, Passes
 from bpqp_bench.layers.primal_dual import batched, cpu
+from bpqp_bench.layers.primal_dual.rules import Point
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.layers.settings import Settings
-from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Instances, SolverPass
+from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Instances, Outcome, SolverPass
 from bpqp_bench.layers.torch_data import Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone
 
@@ -129,24 +130,23 @@ class BPQP(torch.nn.Module):
         )
         self.check = check
         self.clock = clock
-        # Of the last call: facts, mask of binding rows, multipliers.
-        self._last: tuple[Any, Tensor | None, tuple[Any, ...]] = (list, None, ())
+        self._last: Outcome | DenseOutcome | None = None
 
     @property
     def last_info(self) -> Info:
         """One dictionary per instance of the last call."""
-        found: Info = self._last[0]()
-        return found
+        return [] if self._last is None else self._last.facts()
 
     @property
     def state(self) -> Tensor | None:
         """Mask of the binding rows of the last call."""
-        return self._last[1]
+        return None if self._last is None else self._last.state
 
     @property
     def multipliers(self) -> tuple[Tensor, ...]:
         """Multipliers of the last call."""
-        return tuple(torch.as_tensor(dual).detach().clone() for dual in self._last[2])
+        duals = () if self._last is None else self._last.duals
+        return tuple(torch.as_tensor(dual).detach().clone() for dual in duals)
 
     def extra_repr(self) -> str:
         """Show the two solvers."""
@@ -213,8 +213,7 @@ class BPQP(torch.nn.Module):
             lambda *arguments: self._solve(arguments, start, cones), given, lambda: self.clock
         )
         z = solve(call, given)
-        solved = call.solved
-        self._last = solved.facts, solved.state, solved.duals
+        self.__dict__["_last"] = call.solved.outcome  # nn.Module's own assignment takes 3 µs
         return z
 
     def _solve(
@@ -249,7 +248,7 @@ def _by_active_set(
             left = found.left
     if not left:
         return DensePass(data, found, None)
-    if data.count == 1 and h.device.type == "cpu":
+    if data.count == 1 and h.is_cpu:
         return None
     with clock("prepare"):
         batch = Batch.of(data)
@@ -257,16 +256,12 @@ def _by_active_set(
     return DensePass(data, found, Instances(batch, left, failures, settings, clock))
 
 
-def _by_kernel(data: DenseData, settings: Settings, start: Tensor | None) -> Kernel:
-    if _on_cpu(data):
-        P, q, A, b, G, h = data.parts
+def _by_kernel(data: DenseData, settings: Settings, start: Tensor | None) -> Point:
+    P, q, A, b, G, h = data.parts
+    if q.is_cpu:
         return cpu.solve(P, q, A, b, G, h, start, settings.active_tol)
-    (q, b, h), (P, _, A, _, G, _) = data.vectors(), data.parts
+    q, b, h = data.vectors()
     return batched.solve(P, q, A, b, G, h, start, settings.active_tol)
-
-
-def _on_cpu(data: DenseData) -> bool:
-    return data.parts[1].device.type == "cpu"
 
 
 def _mask(start: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -16,11 +16,11 @@ _NDIM = (2, 1, 2, 1, 2, 1)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DenseData:
-    """Arguments of one call: detached, float64 on one device.
+    """Arguments of one call: float64 on one device; used where autograd records nothing.
 
     ``own`` says of each of P, q, A, b, G, h whether it has a batch dimension; ``count`` is the
-    number of instances, ``batched`` whether any argument has one, and ``rounding`` the coarsest
-    precision of the types that they came in.
+    number of instances, ``batched`` whether any argument has one, ``rounding`` the coarsest
+    precision of the types that they came in, and ``neq`` the number of equalities.
     """
 
     parts: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -28,6 +28,7 @@ class DenseData:
     count: int
     batched: bool
     rounding: float
+    neq: int
 
     def vectors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, b, h with a batch dimension each."""
@@ -142,7 +143,7 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
                 f"{_NAMES[k]} has {value.ndim} dimensions; expected {_NDIM[k]}, or one more for a "
                 "batch"
             )
-        parts.append((value.resolve_neg() if value.is_neg() else value).detach())
+        parts.append(value.resolve_neg() if value.is_neg() else value)
         own.append(extra == 1)
     _check_shapes(parts, n)
     return DenseData(
@@ -151,13 +152,14 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
         count if batched else 1,
         batched,
         rounding or 2.0**-52,
+        parts[3].shape[-1],
     )
 
 
 def _converted(name: str, value: Tensor) -> tuple[Tensor, float]:
     if not value.dtype.is_floating_point:
         raise InstanceError(f"{name} is {value.dtype}; expected a floating-point tensor")
-    return value.detach().double(), float(torch.finfo(value.dtype).eps)
+    return value.double(), float(torch.finfo(value.dtype).eps)
 
 
 def _sizes_differ(given: tuple[Any, ...]) -> InstanceError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +16,7 @@ from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_adjoint_
 from bpqp_bench.layers.primal_dual.rules import ACCURATE
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.layers.settings import Settings
-from bpqp_bench.layers.solver_pass import Info, solve_instance
+from bpqp_bench.layers.solver_pass import Info, Outcome, solve_instance
 from bpqp_bench.layers.torch_data import NAMES, Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone
 
@@ -31,11 +30,14 @@ class _ExactPass:
         qp = batch.instance(0)
         done = solve_instance(qp, 0, settings, clock)
         found, self._facts = done.solution, done.facts()
-        self.facts = partial(_listed, self._facts)
         self._qp, self._at, self._mode = qp, found, mode
         self.z = torch.from_numpy(found.z)
-        self.state = torch.from_numpy(done.active.rows)
-        self.duals: tuple[Any, ...] = (found.nu, found.lam, found.mu)
+        rows = torch.from_numpy(done.active.rows)
+        self.outcome = Outcome([self._facts], rows, (found.nu, found.lam, found.mu))
+
+    def solution(self) -> Tensor:
+        """``z`` in memory of its own."""
+        return self.z.clone()
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
@@ -54,10 +56,6 @@ class _ExactPass:
         found = gradients(point, adjoint, wanted)
         parts = [torch.from_numpy(np.asarray(found[n])) if n in found else None for n in NAMES]
         return [part.unsqueeze(0) if apart and part is not None else part for part in parts]
-
-
-def _listed(facts: dict[str, object]) -> Info:
-    return [facts]
 
 
 class ExactKKT(torch.nn.Module):
@@ -156,9 +154,9 @@ class ExactKKT(torch.nn.Module):
 
         call = Call(solver, given, lambda: self.clock)
         z = solve(call, given)
-        solved = call.solved
-        self.last_info = solved.facts()
-        self.multipliers = tuple(torch.tensor(dual) for dual in solved.duals)
+        outcome = call.solved.outcome
+        self.last_info = outcome.facts()
+        self.multipliers = tuple(torch.tensor(dual) for dual in outcome.duals)
         return z
 
 

@@ -182,10 +182,12 @@ class _Search:
             point = cpu.solve(P, q, A, b, G, h, active_tol=self.settings.active_tol)
         if point.left:
             return None
-        ((steps, primal, dual, _, _),) = point.summary()
-        z, nu, lam = (part[0].numpy() for part in (point.z, point.nu, point.lam))
+        found, neq = point.found, len(qp.b)
+        ((steps, primal, dual, _, _),) = found.summary()
+        z, duals = found.z[0].numpy(), found.duals[0].numpy()
+        nu, lam = duals[:neq], duals[neq:]
         solution = QPSolution(z, nu, lam, np.zeros(0), "solved", int(steps), primal, dual)
-        active = ActiveSet(point.active[0].numpy(), point.weak[0].numpy(), (0.0, 0.0))
+        active = ActiveSet(found.active[0].numpy(), found.weak[0].numpy(), (0.0, 0.0))
         info: dict[str, object] = {"forward": "active-set", "polished": True}
         return ForwardPass(
             qp, solution, active, np.zeros(0, dtype=bool), qp, self.scaling, None, info

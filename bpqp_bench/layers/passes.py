@@ -6,37 +6,30 @@ by instance, by any solver, dense or sparse. Both have the same members, see `Pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bpqp_bench.layers.dense_data import DenseData
-from bpqp_bench.layers.primal_dual.rules import ACCURATE, Summary
+from bpqp_bench.layers.primal_dual.rules import ACCURATE, Found, Point
 from bpqp_bench.layers.problem import Phase
-from bpqp_bench.layers.solver_pass import Info, Instances, flag
+from bpqp_bench.layers.solver_pass import Info, Instances, Outcome, flag
 
 
 class Passes(Protocol):
-    """A solved call.
-
-    ``z`` has the shape that the layer returns, in float64; ``state`` the mask of binding rows,
-    (nineq,) or (batch, nineq); ``duals`` ν, λ and, where there are cones, μ, as arrays or tensors;
-    ``facts()`` gives one dictionary per instance, as in `BPQP.last_info`, and keeps no
-    factorization alive.
-    """
-
-    z: Tensor
-    state: Tensor
+    """A solved call."""
 
     @property
-    def duals(self) -> tuple[Any, ...]:
-        """Multipliers."""
+    def outcome(self) -> Outcome | DenseOutcome: ...  # noqa: D102
 
     @property
-    def facts(self) -> Callable[[], Info]:
-        """Facts about every instance."""
+    def z(self) -> Tensor:
+        """Solution in the shape that the layer returns, float64."""
+
+    def solution(self) -> Tensor:
+        """``z`` in memory of its own."""
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
@@ -47,108 +40,95 @@ class Passes(Protocol):
         """
 
 
-class Kernel(Protocol):
-    """Solved problems as a kernel leaves them, see `bpqp_bench.layers.primal_dual.cpu.Point`."""
-
-    @property
-    def z(self) -> Tensor: ...  # noqa: D102
-    @property
-    def nu(self) -> Tensor: ...  # noqa: D102
-    @property
-    def lam(self) -> Tensor: ...  # noqa: D102
-    @property
-    def duals(self) -> Tensor: ...  # noqa: D102
-    @property
-    def active(self) -> Tensor: ...  # noqa: D102
-    @property
-    def left(self) -> list[int]: ...  # noqa: D102
-    @property
-    def summary(self) -> Summary: ...  # noqa: D102
-    def pullback(  # noqa: D102
-        self, upstream: Tensor, wanted: Sequence[bool]
-    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]: ...
+_EVERY = (True,) * 6
 
 
 class DensePass:
     """Dense problems, solved by a kernel; ``others`` are instances that it left."""
 
-    def __init__(self, data: DenseData, point: Kernel, others: Instances | None) -> None:
-        self._own, self._point, self._others = data.own, point, others
-        z, active = point.z, point.active
+    def __init__(self, data: DenseData, point: Point, others: Instances | None) -> None:
+        self._data, self._point, self._others = data, point, others
+        found = point.found
         if others is not None:
-            into = z, point.nu, point.lam, active
+            z, duals, active, neq = found.z, found.duals, found.active, data.neq
+            into = z, duals[:, :neq], duals[:, neq:], active
             for i in others.indices:
                 for part, value in zip(into, others.solution(i), strict=True):
                     part[i] = torch.from_numpy(value).to(part)
-        self._batched = data.batched
-        self.z, self.state = (z, active) if data.batched else (z[0], active[0])
-        self.facts = _Facts(point.summary, {} if others is None else others.info)
+        self.outcome = DenseOutcome(found, data, {} if others is None else others.info)
 
     @property
-    def duals(self) -> tuple[Any, ...]:
-        """ν* and λ*."""
-        nu, lam = self._point.nu, self._point.lam
-        return (nu, lam) if self._batched else (nu[0], lam[0])
+    def z(self) -> Tensor:
+        """Solution in the shape that the layer returns, float64."""
+        z = self._point.found.z
+        return z if self._data.batched else z[0]
+
+    def solution(self) -> Tensor:
+        """``z`` in memory of its own."""
+        return self._point.found.solution(not self._data.batched)
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
     ) -> list[Tensor | None]:
         """Gradients with respect to P, q, A, b, G, h for v of the shape of ``z``."""
-        z, neq = self._point.z, self._point.nu.shape[-1]
-        v = upstream.to(z).reshape(z.shape)
+        data, others = self._data, self._others
+        v = upstream if upstream.dtype is torch.float64 else upstream.double()
         # One problem's gradient is its own, and a batch of one is as good as shared.
-        alone = len(z) == 1
-        own = (True,) * 6 if apart or alone else self._own
-        wanted = [needed[k] and own[k] for k in (0, 2, 4)]
+        alone = not data.batched
+        own = _EVERY if apart or alone else data.own
+        # ∇P, ∇A and ∇G that instances share are summed below, without one for each.
+        wanted = [needed[k] and (own[k] or k % 2 == 1) for k in range(6)]
+        flat = alone and others is None
         with clock("solve"):
-            x, y, self.facts.residuals, outer = self._point.pullback(v, wanted)
-        if self._others is not None:
-            self._replace(v, x, y, outer, clock)
+            if alone:
+                v = v.view(1, -1)
+            found, adjoint = self._point.pullback(v, wanted, flat)
+        self.outcome.adjoint = adjoint
+        if others is not None:
+            self._replace(v, found, self._dual_part(adjoint), clock)
         with clock("extract"):
-            found: list[Tensor | None] = [outer[0], None, outer[1], None, outer[2], None]
-            found[1] = x if needed[1] else None
-            if needed[3] or needed[5]:
-                minus = -y
-                found[3] = minus[:, :neq] if needed[3] else None
-                found[5] = minus[:, neq:] if needed[5] else None
             if not all(own):
-                self._sum(found, x, y, own, needed)
-            return [
-                part if part is None or apart or mine or not alone else part.squeeze(0)
-                for part, mine in zip(found, self._own, strict=True)
-            ]
+                self._sum(found, self._dual_part(adjoint), own, needed)
+            elif alone and not flat:
+                found = [part if part is None else part.squeeze(0) for part in found]
+            if not needed[1]:
+                found[1] = None
+            return found
 
-    def _replace(
-        self, v: Tensor, x: Tensor, y: Tensor, outer: Sequence[Tensor | None], clock: Phase
-    ) -> None:
+    def _dual_part(self, adjoint: Tensor) -> Tensor:
+        """Return [ν̃; λ̃], (batch, neq + nineq)."""
+        duals = self._point.found.duals
+        return adjoint[: duals.numel()].view_as(duals)
+
+    def _replace(self, v: Tensor, found: list[Tensor | None], y: Tensor, clock: Phase) -> None:
         """Put in the gradients of the instances that another solver solved."""
-        others, neq = self._others, self._point.nu.shape[-1]
+        others, neq, point = self._others, self._data.neq, self._point.found
         assert others is not None
+        x, duals = found[1], point.duals
+        assert x is not None
         for i in others.indices:
-            found = others.adjoint(i, v[i].cpu().numpy(), clock)
-            tilde, nu_tilde, lam_tilde = (torch.from_numpy(part).to(x) for part in found)
+            adjoint = others.adjoint(i, v[i].cpu().numpy(), clock)
+            tilde, nu_tilde, lam_tilde = (torch.from_numpy(part).to(x) for part in adjoint)
             x[i], y[i, :neq], y[i, neq:] = tilde, nu_tilde, lam_tilde
-            z = self._point.z[i].nan_to_num()  # no solution: its gradients are zero
-            pairs = (
-                (0.5 * tilde, 0.5 * z),
-                (nu_tilde, self._point.nu[i]),
-                (lam_tilde, self._point.lam[i]),
-            )
-            for part, (u, w) in zip(outer, pairs, strict=True):
-                if part is not None:
-                    part[i] = torch.outer(u, z) + torch.outer(w, tilde)
+            z = point.z[i].nan_to_num()  # no solution: its gradients are zero
+            for k, u, w in (
+                (0, 0.5 * tilde, 0.5 * z),
+                (2, nu_tilde, duals[i, :neq]),
+                (4, lam_tilde, duals[i, neq:]),
+            ):
+                outer, vector = found[k], found[k + 1]
+                if outer is not None:
+                    outer[i] = torch.outer(u, z) + torch.outer(w, tilde)
+                if k and vector is not None:
+                    vector[i] = -u
 
     def _sum(
-        self,
-        found: list[Tensor | None],
-        x: Tensor,
-        y: Tensor,
-        own: Sequence[bool],
-        needed: Sequence[bool],
+        self, found: list[Tensor | None], y: Tensor, own: Sequence[bool], needed: Sequence[bool]
     ) -> None:
         """Sum over the batch what it shares."""
-        neq, duals = self._point.nu.shape[-1], self._point.duals
-        z = self._point.z
+        neq, z, duals = self._data.neq, self._point.found.z, self._point.found.duals
+        x = found[1]
+        assert x is not None
         if self._others is not None and self._others.failed:
             z = z.nan_to_num()  # an instance without a solution counts for nothing
         for k in (1, 3, 5):
@@ -163,17 +143,32 @@ class DensePass:
                 found[k] = torch.addmm(y[:, rows].mT @ z, duals[:, rows].mT, x)
 
 
-class _Facts:
-    """Facts about a batch, made into dictionaries when somebody asks."""
+class DenseOutcome:
+    """As `Outcome`, made into tensors and dictionaries when somebody asks."""
 
-    def __init__(self, summary: Summary, others: dict[int, dict[str, object]]) -> None:
-        self._summary, self._others = summary, others
-        self.residuals: Any = None  # (batch,), of the adjoint equations
+    def __init__(self, found: Found, data: DenseData, others: dict[int, dict[str, object]]) -> None:
+        self._found, self._others = found, others
+        self._batched, self._neq = data.batched, data.neq
+        self._count = data.count
+        self.adjoint: Tensor | None = None  # as `rules.Point.pullback` returns it
 
-    def __call__(self) -> Info:
-        found = [solved(*row) for row in self._summary()]
-        if self.residuals is not None:
-            for facts, residual in zip(found, self.residuals.tolist(), strict=True):
+    @property
+    def state(self) -> Tensor:
+        """Mask of the binding rows."""
+        return self._found.active if self._batched else self._found.active[0]
+
+    @property
+    def duals(self) -> tuple[Tensor, Tensor]:
+        """ν* and λ*."""
+        duals = self._found.duals if self._batched else self._found.duals[0]
+        return duals[..., : self._neq], duals[..., self._neq :]
+
+    def facts(self) -> Info:
+        """One dictionary per instance."""
+        found = [solved(*row) for row in self._found.summary()]
+        if self.adjoint is not None:
+            residuals = self.adjoint[len(self.adjoint) - self._count :].tolist()
+            for facts, residual in zip(found, residuals, strict=True):
                 facts.update(differentiated(residual, bool(facts["weakly_active_rows"])))
         for i, others in self._others.items():
             found[i] = others

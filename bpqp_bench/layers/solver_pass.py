@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +27,24 @@ Failure: TypeAlias = InstanceError | MethodError
 
 class BPQPWarning(UserWarning):
     """A solver stopped before its tolerances were met; ``last_info`` has the residuals."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a layer shows of its last call; keeps no factorization alive.
+
+    ``infos`` are dictionaries, one per instance, to which the backward pass adds; ``state`` is the
+    mask of binding rows, (nineq,) or (batch, nineq); ``duals`` are ν, λ and, where there are cones,
+    μ, as arrays or tensors.
+    """
+
+    infos: Info
+    state: Tensor
+    duals: tuple[Any, ...]
+
+    def facts(self) -> Info:
+        """One dictionary per instance, as in `BPQP.last_info`."""
+        return self.infos
 
 
 def flag(residual: float, weak: bool) -> str:
@@ -161,14 +179,21 @@ class SolverPass:
     ) -> None:
         self._batch, self._likes = batch, likes
         self._instances = Instances(batch, range(batch.count), failures, settings, clock)
-        self.facts = partial(_listed, self._instances.info)
         solutions = [
             (*self._instances.solution(i), self._instances.of_cones(i)) for i in range(batch.count)
         ]
         stacked = [np.stack(parts) for parts in zip(*solutions, strict=True)]
         z, nu, lam, rows, mu = stacked if batch.batched else [part[0] for part in stacked]
-        self.z, self.state = torch.from_numpy(z), torch.from_numpy(rows)
-        self.duals = (nu, lam, mu) if batch.cones else (nu, lam)
+        self.z = torch.from_numpy(z)
+        self.outcome = Outcome(
+            list(self._instances.info.values()),
+            torch.from_numpy(rows),
+            (nu, lam, mu) if batch.cones else (nu, lam),
+        )
+
+    def solution(self) -> Tensor:
+        """``z`` in memory of its own."""
+        return self.z.clone()
 
     def pullback(
         self, upstream: Tensor, needed: Sequence[bool], clock: Phase, apart: bool = False
@@ -194,10 +219,6 @@ class SolverPass:
                     gradient = whole
                 found.append(gradient)
             return found
-
-
-def _listed(info: dict[int, dict[str, object]]) -> Info:
-    return list(info.values())
 
 
 def solve_instance(qp: ConvexQP, i: int, settings: Settings, clock: Phase) -> ForwardPass:

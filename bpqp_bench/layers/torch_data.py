@@ -44,7 +44,9 @@ class Batch:
     @classmethod
     def of(cls, data: DenseData) -> Batch:
         """Take dense arguments to NumPy, P to its symmetric part."""
-        values = {name: part.cpu().numpy() for name, part in zip(NAMES, data.parts, strict=True)}
+        values = {
+            name: part.detach().cpu().numpy() for name, part in zip(NAMES, data.parts, strict=True)
+        }
         P = values["P"]
         values["P"] = 0.5 * (P + P.swapaxes(-1, -2))
         own = frozenset(name for name, own in zip(NAMES, data.own, strict=True) if own)

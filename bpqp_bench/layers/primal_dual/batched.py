@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,7 +27,6 @@ from bpqp_bench.layers.primal_dual.rules import (
     SHORT,
     SUSPECT,
     WEAK,
-    Summary,
 )
 
 
@@ -100,29 +98,37 @@ class BatchFactors:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BatchPoint:
-    """Solutions of a batch; what is not ``verified`` is no solution.
-
-    ``z`` (batch, n), ``nu`` (batch, neq), ``lam``, ``active`` and ``weak`` (batch, nineq),
-    ``primal``, ``dual``, ``verified`` (batch,), ``steps`` for all.
-    """
+class BatchFound:
+    """Results of a batch, see `rules.Found`: ``primal``, ``dual`` (batch,), ``steps`` for all."""
 
     z: Tensor
-    nu: Tensor
-    lam: Tensor
+    duals: Tensor
     active: Tensor
     weak: Tensor
     primal: Tensor
     dual: Tensor
-    verified: Tensor
     steps: int
+
+    def solution(self, flat: bool) -> Tensor:
+        """``z`` in memory of its own, see `rules.Found`."""
+        return self.z[0].clone() if flat else self.z.clone()
+
+    def summary(self) -> list[tuple[float, ...]]:
+        """Facts about each instance, see `rules.Found`."""
+        parts = (self.primal, self.dual, self.active, self.weak)
+        rows = [part if part.ndim == 1 else part.sum(-1) for part in parts]
+        return [(self.steps, *row) for row in zip(*(part.tolist() for part in rows), strict=True)]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BatchPoint:
+    """Solutions of a batch, see `rules.Point`; what is not ``verified`` (batch,) is no solution."""
+
+    found: BatchFound
+    verified: Tensor
     factors: BatchFactors
     P: Tensor
-
-    @property
-    def summary(self) -> Summary:
-        """Facts about each instance; holds no factorization."""
-        return partial(_summary, self.steps, self.primal, self.dual, self.active, self.weak)
+    neq: int
 
     @property
     def left(self) -> list[int]:
@@ -130,20 +136,11 @@ class BatchPoint:
         found: list[int] = (~self.verified).nonzero().squeeze(-1).tolist()
         return found
 
-    @property
-    def duals(self) -> Tensor:
-        """Multipliers [ν; λ], (batch, neq + nineq)."""
-        return torch.cat([self.nu, self.lam], dim=-1)
-
     def pullback(
-        self, upstream: Tensor, wanted: Sequence[bool]
-    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]:
-        """Solve the backward QPs for v (batch, n).
-
-        Returns z̃, [ν̃; λ̃], the relative residuals (batch,), and where ``wanted`` ∇P, ∇A and ∇G of
-        every instance, (batch, rows, n).
-        """
-        factors, neq, z = self.factors, self.nu.shape[-1], self.z
+        self, upstream: Tensor, wanted: Sequence[bool], flat: bool
+    ) -> tuple[list[Tensor | None], Tensor]:
+        """Solve the backward QPs, see `rules.Point`."""
+        factors, neq, z, duals = self.factors, self.neq, self.found.z, self.found.duals
         x, y, length, free = factors.solve(-upstream)
         reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
         reach = torch.where(reach > 0.0, reach, 1.0)
@@ -156,19 +153,20 @@ class BatchPoint:
                 break
             dx, dy, _, _ = factors.solve(-left, -off)
             x, y = x + dx, y + dy
-        tildes = (0.5 * x, 0.5 * z), (y[:, :neq], self.nu), (y[:, neq:], self.lam)
-        found = [
-            (u.unsqueeze(-1) * z.unsqueeze(-2)).addcmul_(w.unsqueeze(-1), x.unsqueeze(-2))
-            if want
-            else None
-            for (u, w), want in zip(tildes, wanted, strict=True)
-        ]
-        return x, y, residual, found
-
-
-def _summary(steps: int, *parts: Tensor) -> list[tuple[float, ...]]:
-    rows = [part if part.ndim == 1 else part.sum(-1) for part in parts]
-    return [(steps, *row) for row in zip(*(part.tolist() for part in rows), strict=True)]
+        found: list[Tensor | None] = [None, x, None, None, None, None]
+        for k, u, w in (
+            (0, 0.5 * x, 0.5 * z),
+            (2, y[:, :neq], duals[:, :neq]),
+            (4, y[:, neq:], duals[:, neq:]),
+        ):
+            if wanted[k]:
+                outer = u.unsqueeze(-1) * z.unsqueeze(-2)
+                found[k] = outer.addcmul_(w.unsqueeze(-1), x.unsqueeze(-2))
+            if k and wanted[k + 1]:
+                found[k + 1] = -u
+        if flat:
+            found = [part if part is None else part.squeeze(0) for part in found]
+        return found, torch.cat([y.flatten(), residual])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -411,10 +409,9 @@ def _refined(
     )
     violation = torch.cat([off[:, :neq], -slack[:, neq:]], dim=-1)
     primal = violation.amax(-1).clamp(min=0.0) if violation.shape[-1] else torch.zeros_like(steep)
-    point = BatchPoint(
-        x, y[:, :neq], lam.clamp(min=0.0), active, weak, primal, steep, verified, steps, factors, P
-    )
-    return point, wrong
+    duals = torch.cat([y[:, :neq], lam.clamp(min=0.0)], dim=-1)
+    found = BatchFound(x, duals, active, weak, primal, steep, steps)
+    return BatchPoint(found, verified, factors, P, neq), wrong
 
 
 def _factors(dual: _Dual, active: Tensor, factor: Tensor) -> BatchFactors:

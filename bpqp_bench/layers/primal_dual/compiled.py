@@ -45,7 +45,8 @@ from bpqp_bench.layers.primal_dual.rules import (
 class Addresses(NamedTuple):
     """Where the kernels find dpotrf, dtrsm and dsyrk, the data, and room for what they write.
 
-    ``start``, a mask (batch, nineq), is 0 where there is none; ``buffer`` has `room` numbers.
+    ``start``, a mask (batch, nineq), is 0 where there is none; ``buffer`` has `room` numbers, and
+    ``found`` those of `results`.
     """
 
     dpotrf: int
@@ -59,11 +60,7 @@ class Addresses(NamedTuple):
     h: int
     start: int
     buffer: int
-    z: int
-    y: int
-    active: int
-    weak: int
-    numbers: int
+    found: int
 
 
 class Sizes(NamedTuple):
@@ -140,6 +137,12 @@ def room(sizes: Sizes) -> int:
     own = max(sizes.P, rows)
     per_objective, per_own = 2 * n * n + 1, m * n + m * m + m + 1
     return 1 + sizes.P * per_objective + rows * m * n + own * per_own + count * (m * m + m)
+
+
+def results(sizes: Sizes) -> int:
+    """Numbers that the results take: z, y, ``numbers``, then the masks ``active`` and ``weak``."""
+    count, nineq = sizes.batch, sizes.nineq
+    return count * (sizes.n + sizes.neq + nineq + 5) + (2 * count * nineq + 7) // 8
 
 
 # Numba's decorators are untyped, and its functions know their types by themselves.
@@ -245,12 +248,15 @@ def _arrays(at: Any, sizes: Any) -> Any:
     order = integers(place, (count, m))
     place += 8 * count * m
     sound_p, sound = doubles(place, (sizes.P,)), doubles(place + 8 * sizes.P, (own,))
+    y = at.found + 8 * count * n
+    numbers = y + 8 * count * m
+    active = numbers + 8 * count * 5
     return State(
         doubles(at.q, (sizes.q, n)), doubles(at.b, (sizes.b, neq)), doubles(at.h, (sizes.h, nineq)),
         Q, L, C, W, widths, D, sound_p, sound, T, order,
-        doubles(at.z, (count, n)), doubles(at.y, (count, m)),
-        masks(at.active, (count, nineq)), masks(at.weak, (count, nineq)),
-        doubles(at.numbers, (count, 5)), symmetric,
+        doubles(at.found, (count, n)), doubles(y, (count, m)),
+        masks(active, (count, nineq)), masks(active + count * nineq, (count, nineq)),
+        doubles(numbers, (count, 5)), symmetric,
     )  # fmt: skip
 
 
@@ -447,8 +453,8 @@ def _misplaced(
 @_compiled
 def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays back and forth
     at: Any, sizes: Any, active_tol: float, lo: int, hi: int
-) -> None:
-    """Solve instances lo, …, hi − 1 on their factorizations."""
+) -> int:
+    """Solve instances lo, …, hi − 1 on their factorizations; returns how many are left."""
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     q, b, h, Q, L, C, W, widths, D = (
         *(state.q, state.b, state.h, state.Q, state.L, state.C, state.W, state.widths, state.D),
@@ -463,6 +469,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
     right, short = np.empty(m), np.empty(m)
     x, dx, grad = np.empty(n), np.empty(n), np.empty(n)
     dy, multipliers = np.empty(m), np.empty(m)
+    unsolved = hi - lo
     for i in range(lo, hi):
         c, f, p = min(i, C.shape[0] - 1), min(i, W.shape[0] - 1), min(i, Q.shape[0] - 1)
         numbers[i, :] = 0.0
@@ -579,45 +586,60 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 break
             if not count:
                 z[i, :] = x
+                unsolved -= 1
                 numbers[i, 0], numbers[i, 1], numbers[i, 2] = 1.0, primal, steep
                 numbers[i, 3], numbers[i, 4] = step, k - neq
                 break
             for j in range(nineq):
                 active[i, j] ^= wrong[j]
+    return unsolved
 
 
 @_compiled
-def everything(at: Any, sizes: Any, active_tol: float) -> None:
+def everything(at: Any, sizes: Any, active_tol: float) -> int:
     """All stages in one call, which costs a small problem less than one call for each."""
     prepare(at, sizes)
     factorize_objective(at, sizes, 0, sizes.P)
     factorize_rows(at, sizes, 0, max(sizes.P, sizes.A, sizes.G))
-    solve(at, sizes, active_tol, 0, sizes.batch)
+    return int(solve(at, sizes, active_tol, 0, sizes.batch))
 
 
 @_compiled
 def pullback(at: Any, sizes: Any, places: Any, lo: int, hi: int) -> None:
     """Solve the backward QPs, and write gradients, for instances lo, …, hi − 1.
 
-    ``places`` are the addresses of v, x = z̃ (batch, n), y = [ν̃; λ̃] (batch, m), the residuals
-    (batch,), and of ∇P, ∇A and ∇G of every instance, or 0 for those that nobody wants. The residual
-    is that of the adjoint equations, each relative to its own terms; a first answer that is worse
-    than 1e-11 is refined. Instances without a solution get zeros.
+    ``places`` are the addresses of v (batch, n), of y = [ν̃; λ̃] (batch, m) and, after it, the
+    residuals (batch,), and of ∇P, ∇q = z̃, ∇A, ∇b = −ν̃, ∇G and ∇h = −λ̃ of every instance, 0 for
+    those that nobody wants (never for ∇q). The residual is that of the adjoint equations, each
+    relative to its own terms; a first answer that is worse than 1e-11 is refined. Instances without
+    a solution get zeros.
     """
     state, count, n, neq = _arrays(at, sizes), sizes.batch, sizes.n, sizes.neq
     m = neq + sizes.nineq
-    v, x = doubles(places[0], (count, n)), doubles(places[1], (count, n))
-    y, residuals = doubles(places[2], (count, m)), doubles(places[3], (count,))
+    v, y = doubles(places[0], (count, n)), doubles(places[1], (count, m))
+    residuals = doubles(places[1] + 8 * count * m, (count,))
+    x = doubles(places[3], (count, n))
     _adjoint(state, neq, v, x, y, residuals, lo, hi)
     z, duals = state.z, state.y
+    if places[2]:
+        _outer_sums(0.5, x, z, z, x, state.numbers, doubles(places[2], (count, n, n)), lo, hi)
     if places[4]:
-        _outer_sums(0.5, x, z, z, x, state.numbers, doubles(places[4], (count, n, n)), lo, hi)
-    if places[5]:
-        out = doubles(places[5], (count, neq, n))
+        out = doubles(places[4], (count, neq, n))
         _outer_sums(1.0, y[:, :neq], z, duals[:, :neq], x, state.numbers, out, lo, hi)
+    if places[5]:
+        _minus(y[:, :neq], doubles(places[5], (count, neq)), lo, hi)
     if places[6]:
         out = doubles(places[6], (count, sizes.nineq, n))
         _outer_sums(1.0, y[:, neq:], z, duals[:, neq:], x, state.numbers, out, lo, hi)
+    if places[7]:
+        _minus(y[:, neq:], doubles(places[7], (count, sizes.nineq)), lo, hi)
+
+
+@_compiled
+def _minus(y: Any, out: Any, lo: int, hi: int) -> None:
+    for i in range(lo, hi):
+        for a in range(out.shape[1]):
+            out[i, a] = -y[i, a]
 
 
 @_compiled

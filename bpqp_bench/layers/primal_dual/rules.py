@@ -6,8 +6,10 @@ force that the objective exerts. Both change with the units as what they judge.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
 
 EPS = 2.0**-52
 #: Factorizations on an active set before the method gives up.
@@ -37,6 +39,48 @@ WEAK = 1e-12
 #: Residual of the adjoint equations, relative, at which a gradient counts as exact.
 ACCURATE = 1e-8
 
-#: Returns of every instance: factorizations on an active set, largest violation of a row, largest
-#: entry of the Lagrangian's gradient, binding rows, weakly active rows.
-Summary: TypeAlias = Callable[[], list[tuple[float, ...]]]
+
+class Found(Protocol):
+    """Results of a batch; holds no factorization.
+
+    ``z`` (batch, n), ``duals`` [ν; λ] (batch, neq + nineq), ``active`` and ``weak``, masks
+    (batch, nineq) of the rows that bind, and of those with neither slack nor multiplier.
+    """
+
+    @property
+    def z(self) -> Tensor: ...  # noqa: D102
+    @property
+    def duals(self) -> Tensor: ...  # noqa: D102
+    @property
+    def active(self) -> Tensor: ...  # noqa: D102
+    @property
+    def weak(self) -> Tensor: ...  # noqa: D102
+
+    def solution(self, flat: bool) -> Tensor:
+        """``z`` in memory of its own, without the batch dimension where ``flat``."""
+
+    def summary(self) -> list[tuple[float, ...]]:
+        """Facts about each instance.
+
+        Factorizations on an active set, largest violation of a row, largest entry of the
+        Lagrangian's gradient, binding rows, weakly active rows.
+        """
+
+
+class Point(Protocol):
+    """Solutions of a batch with their factorizations; ``left`` are instances without one."""
+
+    @property
+    def found(self) -> Found: ...  # noqa: D102
+    @property
+    def left(self) -> list[int]: ...  # noqa: D102
+
+    def pullback(
+        self, upstream: Tensor, wanted: Sequence[bool], flat: bool
+    ) -> tuple[list[Tensor | None], Tensor]:
+        """Solve the backward QPs for v (batch, n).
+
+        Returns the gradients of every instance with respect to P, q, A, b, G, h, those that are
+        ``wanted``, and ∇q = z̃ always, without the batch dimension where ``flat`` (for one
+        instance); and in one row all [ν̃; λ̃] (batch, neq + nineq), then all relative residuals.
+        """

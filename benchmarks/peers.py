@@ -1,7 +1,8 @@
 """BPQP beside its peers through the public layers: one problem, and a batch.
 
-Methods take turns within a process, on one thread, and what counts is the median of each round's
-ratio to the best peer. All six data want gradients. Seconds are those of the CPU, so that other
+Methods take turns within a process, on one thread; a turn is some calls in a row, as a training
+loop makes them, and its time their median. What counts is the median of the rounds' ratios to the
+best peer. All six data want gradients. Seconds are those of the CPU, so that other
 work on the machine costs none. Every gradient with respect to q, BPQP's too, is held to the
 certified reference; a wrong one is left out and named.
 
@@ -14,6 +15,8 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -27,6 +30,8 @@ from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.reference import compute_reference
 
 Layer = Callable[..., Tensor]
+#: Both passes for data and an upstream gradient: seconds, and the gradient with respect to q.
+Timed = Callable[[list[Tensor], Tensor], tuple[float, Tensor]]
 _WRONG = 1e-6  # 1 − cos of a gradient that is left out
 
 
@@ -76,6 +81,30 @@ def cvxpylayer(solver: str, n: int, neq: int, nineq: int) -> Layer:
     return call
 
 
+def qpax() -> Timed:
+    """Compile once a shape; data are JAX arrays, made outside the clock."""
+    import jax  # noqa: PLC0415
+
+    jax.config.update("jax_enable_x64", True)
+    from qpax import solve_qp_primal  # noqa: PLC0415
+
+    solve = partial(solve_qp_primal, backend="i", solver_tol=1e-12, target_kappa=1e-12, max_iter=50)
+    forward = jax.jit(
+        lambda *given: jax.vjp(jax.vmap(solve) if given[1].ndim == 2 else solve, *given)
+    )
+    backward = jax.jit(lambda pull_back, v: pull_back(v))
+
+    def both(given: list[Tensor], v: Tensor) -> tuple[float, Tensor]:
+        arrays: list[Any] = [jax.numpy.asarray(part.numpy()) for part in (*given, v)]
+        begin = time.process_time()
+        z, pull_back = forward(*arrays[:-1])
+        found = backward(pull_back, arrays[-1])
+        jax.block_until_ready((z, found))
+        return time.process_time() - begin, torch.tensor(np.asarray(found[1]))
+
+    return both
+
+
 def drawn(family: str, size: Size, count: int) -> list[Instance]:
     draw = Registry().family(family).draw
     return [draw(size, seed) for seed in range(count)]
@@ -97,15 +126,19 @@ def passes(layer: Layer, given: list[Tensor], v: Tensor) -> tuple[float, Tensor]
     return took, leaves[1].grad
 
 
-def compare(family: str, size: Size, batch: int, rounds: int) -> str:
+def compare(family: str, size: Size, batch: int, rounds: int, calls: int) -> str:
     instances = drawn(family, size, batch)
     given = data(instances)
     v = torch.randn(given[1].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     n, neq, nineq = (given[k].shape[-1] for k in (1, 3, 5))
-    layers: dict[str, Layer] = {"BPQP": BPQP(), "QPLayer": qplayer(), "qpth": qpth()}
+    layers: dict[str, Timed] = {
+        name: partial(passes, layer)
+        for name, layer in (("BPQP", BPQP()), ("QPLayer", qplayer()), ("qpth", qpth()))
+    }
+    layers["qpax"] = qpax()
     for solver in ("DIFFCP", "MOREAU"):
         if n <= 100:
-            layers[f"cvxpylayers {solver}"] = cvxpylayer(solver, n, neq, nineq)
+            layers[f"cvxpylayers {solver}"] = partial(passes, cvxpylayer(solver, n, neq, nineq))
     # The certified reference judges every layer, BPQP too.
     found_by = [
         compute_reference(instance, row.numpy(), ("q",)).gradients["q"]
@@ -115,7 +148,7 @@ def compare(family: str, size: Size, batch: int, rounds: int) -> str:
     left_out: list[str] = []
     for name, layer in list(layers.items()):
         try:
-            found = passes(layer, given, v)[1]
+            found = layer(given, v)[1]
             cosine = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
             if not (1.0 - cosine).max() <= _WRONG:
                 raise ValueError(f"1 − cos = {float((1.0 - cosine).max()):.0e}")
@@ -125,7 +158,7 @@ def compare(family: str, size: Size, batch: int, rounds: int) -> str:
     times: dict[str, list[float]] = {name: [] for name in layers}
     for _ in range(rounds):
         for name, layer in layers.items():
-            times[name].append(passes(layer, given, v)[0])
+            times[name].append(float(np.median([layer(given, v)[0] for _ in range(calls)])))
     medians = {name: float(np.median(t)) for name, t in times.items()}
     peers = [name for name in layers if name != "BPQP"]
     ratio = float("nan")
@@ -159,6 +192,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", default=["10x5", "50x10", "100x20", "500x100"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--calls", type=int, default=10)
     parser.add_argument("--shared", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -167,7 +201,10 @@ def main() -> None:
         return
     for family in given.family:
         for size in given.size:
-            print(compare(family, Size.parse(size), given.batch, given.rounds), flush=True)
+            print(
+                compare(family, Size.parse(size), given.batch, given.rounds, given.calls),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -312,6 +312,6 @@ def test_more_binding_rows_than_variables_are_left(kernel):
     data = [torch.tensor(part) for part in (P, q, np.zeros((count, 0, n)), np.zeros((count, 0)))]
     start = torch.ones(count, n + 1, dtype=torch.bool)
     point = kernel.solve(*data, torch.tensor(G), torch.tensor(h), start)
-    bound = point.active.sum(-1)
+    bound = point.found.active.sum(-1)
     assert not ((bound > n) & ~torch.isin(torch.arange(count), torch.tensor(point.left))).any()
     assert (bound > n).sum() > count // 2

@@ -339,6 +339,17 @@ def factorize_rows(at: Any, sizes: Any, lo: int, hi: int) -> None:
 
 
 @_compiled
+def _reduced(work: Any, L: Any, right: Any, lo: int, hi: int) -> Any:
+    """Rows L⁻¹rᵢ, at once for a shared L; room for one row where each instance has its own."""
+    out = np.empty((hi - lo if L.shape[0] == 1 else 1, L.shape[1]))
+    if L.shape[0] == 1:
+        for i in range(lo, hi):
+            out[i - lo] = right[min(i, right.shape[0] - 1)]
+        solve_lower(work, L[0], L.shape[1], out, 0, hi - lo)
+    return out
+
+
+@_compiled
 def _saddle(
     L: Any, W: Any, T: Any, order: Any, k: int, r: Any, s: Any, x: Any, y: Any, t: Any
 ) -> Any:
@@ -346,9 +357,17 @@ def _saddle(
 
     Returns the length of Lᵀx, and what it would be without rows; x, y and t are overwritten.
     """
-    n = x.shape[0]
     t[:] = r
-    _lower(L, t, n)
+    _lower(L, t, x.shape[0])
+    return _saddle_reduced(L, W, T, order, k, s, x, y, t)
+
+
+@_compiled
+def _saddle_reduced(
+    L: Any, W: Any, T: Any, order: Any, k: int, s: Any, x: Any, y: Any, t: Any
+) -> Any:
+    """Do as `_saddle`, from t = L⁻¹r."""
+    n = x.shape[0]
     free = np.sqrt(_dot(t, t))
     for a in range(k):
         y[a] = _dot(W[order[a]], t) - s[a]
@@ -465,7 +484,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
     n, neq, m = q.shape[1], b.shape[1], W.shape[1]
     nineq = m - neq
     s0, slack, wrong = np.empty(nineq), np.empty(nineq), np.empty(nineq, dtype=np.bool_)
-    t, linear, minus = np.empty(n), np.empty(n), np.empty(n)
+    t, linear = np.empty(n), np.empty(n)
+    reduced = _reduced(work, L, q, lo, hi)
     right, short = np.empty(m), np.empty(m)
     x, dx, grad = np.empty(n), np.empty(n), np.empty(n)
     dy, multipliers = np.empty(m), np.empty(m)
@@ -479,23 +499,24 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             continue
         Di, Ti, Wi, wide = D[f], T[i], W[f], widths[f]
         # The dual: s0 = h + W_G t − V a with t = L⁻¹q and a = T⁻¹(W_A t + b).
-        t[:] = q[i if q.shape[0] > 1 else 0]
-        _lower(L[p], t, n)
-        force = np.sqrt(_dot(t, t))
+        for a in range(n):
+            linear[a] = q[i if q.shape[0] > 1 else 0, a]
+        base = reduced[i - lo if L.shape[0] == 1 else 0]
+        if L.shape[0] > 1:
+            base[:] = linear
+            _lower(L[p], base, n)
+        force = np.sqrt(_dot(base, base))
         for a in range(neq):
             order[i, a] = a
             Ti[a, : a + 1] = Di[a, : a + 1]
             right[a] = b[i if b.shape[0] > 1 else 0, a]
-            short[a] = _dot(Wi[a], t) + right[a]
+            short[a] = _dot(Wi[a], base) + right[a]
         _lower(Ti, short, neq)
         for j in range(nineq):
             right[neq + j] = h[i if h.shape[0] > 1 else 0, j]
-            s0[j] = right[neq + j] + _dot(Wi[neq + j], t) - _dot(Di[neq + j, :neq], short[:neq])
+            s0[j] = right[neq + j] + _dot(Wi[neq + j], base) - _dot(Di[neq + j, :neq], short[:neq])
             if not at.start:
                 active[i, j] = s0[j] < 0.0
-        for a in range(n):
-            linear[a] = q[i if q.shape[0] > 1 else 0, a]
-            minus[a] = -linear[a]
 
         fewest, patience, settled = nineq + 1, PATIENCE, False
         for step in range(1, MOST_STEPS + 1):
@@ -530,7 +551,9 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             # Solve on these rows to rounding.
             for a in range(k):
                 short[a] = right[order[i, a]]
-            length, _ = _saddle(L[p], Wi, Ti, order[i], k, minus, short, x, multipliers, t)
+            for a in range(n):
+                t[a] = -base[a]
+            length, _ = _saddle_reduced(L[p], Wi, Ti, order[i], k, short, x, multipliers, t)
             correction = length
             for _ in range(MOST_REFINEMENTS):
                 _gradient(Q[p], x, C[c], order[i], k, multipliers, linear, grad)
@@ -619,7 +642,8 @@ def pullback(at: Any, sizes: Any, places: Any, lo: int, hi: int) -> None:
     v, y = doubles(places[0], (count, n)), doubles(places[1], (count, m))
     residuals = doubles(places[1] + 8 * count * m, (count,))
     x = doubles(places[3], (count, n))
-    _adjoint(state, neq, v, x, y, residuals, lo, hi)
+    reduced = _reduced(workspace((at.dpotrf, at.dtrsm, at.dsyrk)), state.L, v, lo, hi)
+    _adjoint(state, reduced, neq, v, x, y, residuals, lo, hi)
     z, duals = state.z, state.y
     if places[2]:
         _outer_sums(0.5, x, z, z, x, state.numbers, doubles(places[2], (count, n, n)), lo, hi)
@@ -644,12 +668,12 @@ def _minus(y: Any, out: Any, lo: int, hi: int) -> None:
 
 @_compiled
 def _adjoint(
-    state: Any, neq: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
+    state: Any, reduced: Any, neq: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
 ) -> None:
     Q, L, C, W, widths, T = state.Q, state.L, state.C, state.W, state.widths, state.T
     order, numbers = state.order, state.numbers
     n, m = v.shape[1], y.shape[1]
-    t, right, dx, grad = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    t, dx, grad = np.empty(n), np.empty(n), np.empty(n)
     off, found, dy = np.zeros(m), np.empty(m), np.empty(m)
     for i in range(lo, hi):
         y[i, :] = 0.0
@@ -659,10 +683,15 @@ def _adjoint(
             continue
         p, c, f = min(i, Q.shape[0] - 1), min(i, C.shape[0] - 1), min(i, W.shape[0] - 1)
         k = neq + int(numbers[i, 4])
+        if L.shape[0] > 1:
+            t[:] = v[i]
+            _lower(L[p], t, n)
+        else:
+            t[:] = reduced[i - lo]
         for a in range(n):
-            right[a] = -v[i, a]
+            t[a] = -t[a]
         off[:k] = 0.0
-        length, free = _saddle(L[p], W[f], T[i], order[i], k, right, off, x[i], found, t)
+        length, free = _saddle_reduced(L[p], W[f], T[i], order[i], k, off, x[i], found, t)
         # Where rows hold x at zero, the scale is what it would be without them.
         scale = max(length, SHORT * free)
         for attempt in range(MOST_REFINEMENTS + 1):

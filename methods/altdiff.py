@@ -8,6 +8,7 @@ from typing import Any
 from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
 from bpqp_bench.method.contract import FrameworkArray
+from bpqp_bench.method.torch_pass import autograd
 
 
 class AltDiff(Method):
@@ -90,10 +91,7 @@ class AltDiff(Method):
 
     def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Run the derivative recursion: the whole Jacobian, or its product with v."""
-        import torch
-
-        wanted = [getattr(self._data, name) for name in self.wrt]
-        return dict(zip(self.wrt, torch.autograd.grad(self._z, wanted, upstream), strict=True))
+        return autograd(self._z, self._data, self.wrt, upstream)
 
     def describe(self, solution: Solution) -> Solution:
         """Add multipliers and what the layer says."""

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
-
-_GAPS = ("tol_feas", "tol_gap_abs", "tol_gap_rel")
-_TOLERANCES = {"MOREAU": _GAPS, "Clarabel": _GAPS, "SCS": ("eps_abs", "eps_rel")}
+from bpqp_bench.method.torch_pass import autograd
 
 
 class CvxpyLayers(Method):
@@ -83,8 +81,10 @@ class CvxpyLayers(Method):
         self._layer = CvxpyLayer(problem, list(self._given.values()), [z], **more)
 
     def _solver_args(self, template: Instance) -> dict[str, Any]:
+        from bpqp_bench.method.cvxpy_program import tolerances
+
         o, solver = self.options, self.options["solver"]
-        tight = {name: o["tolerance"] for name in _TOLERANCES[str(solver)] if o["tolerance"]}
+        tight = tolerances(solver, o["tolerance"])
         if solver == "MOREAU":
             return {"solver": o["algorithm"]} | ({"ipm_settings": tight} if tight else {})
         mode = {"auto": "lsqr" if template.cones else "dense"}.get(str(o["mode"]), o["mode"])
@@ -112,9 +112,5 @@ class CvxpyLayers(Method):
 
     def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
         """Differentiate by torch.autograd."""
-        import torch
-
         with clock("solve"):
-            wanted = [getattr(self._data, name) for name in self.wrt]
-            found = torch.autograd.grad(self._z, wanted, upstream, materialize_grads=True)
-        return dict(zip(self.wrt, found, strict=True))
+            return autograd(self._z, self._data, self.wrt, upstream)

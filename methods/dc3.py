@@ -5,14 +5,12 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from bpqp_bench import Data, Family, Instance, Method, MethodError, PhaseClock, Solution, Variant
+from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
 from bpqp_bench.method.contract import FrameworkArray
+from bpqp_bench.method.torch_pass import autograd
 from bpqp_bench.plugins.specification import parse_spec
 from bpqp_bench.problem.cache import cache_directory
-from bpqp_bench.problem.instance import Array
-
-_FIXED_DATA = ("P", "A", "b", "G", "h")
 
 
 class DC3(Method):
@@ -96,12 +94,9 @@ class DC3(Method):
         if self.find_family is None:
             raise MethodError("DC3 draws its training set from the family: take it from a Registry")
         family = self.find_family(template.family).family
-        q, held_out = _samples(family, template, settings.samples, settings.seed)
         self._layer = layer.to(torch.device(self.device))
-        identity = f"{template.family} {template.size} {_hash(template)}"
-        self._training = dc3.cached_training(
-            self._layer, q, held_out, identity, cache_directory("dc3")
-        )
+        drawn, identity = dc3.samples(family, template, settings), dc3.identity(template)
+        self._training = dc3.cached_training(layer, *drawn, identity, cache_directory("dc3"))
         self._template = template
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
@@ -110,44 +105,16 @@ class DC3(Method):
             raise MethodError(
                 f"{data.name} is another family or size than the network was trained for"
             )
+        self._data = data
         with clock("solve"):
-            z = self._layer(data.q)
-        self._graph = data.q, z
+            self._z = self._layer(data.q)
         return Solution(
-            z=z,
+            z=self._z,
             status="approximate",
             info={"approximate": True, "training": asdict(self._training)},
         )
 
     def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Gradient of the network's answer with respect to q, by autograd."""
-        import torch
-
-        q, z = self._graph
         with clock("solve"):
-            (gradient,) = torch.autograd.grad(z, q, upstream)
-        return {"q": gradient}
-
-
-def _samples(family: Family, template: Instance, count: int, seed: int) -> tuple[Array, Array]:
-    # Streams of their own, so that no training or held-out q is a measured one.
-    import numpy as np
-
-    if family.redraw_q is None:
-        raise MethodError(f"family {family.name} cannot draw q alone, so there is no training set")
-    drawn = []
-    for stream, rows in ((0xDC3, count), (0xDC3 + 1, min(count, 200))):
-        rng = np.random.default_rng(np.random.SeedSequence((seed, stream)))
-        drawn.append(np.stack([family.redraw_q(template, rng) for _ in range(rows)]))
-    return drawn[0], drawn[1]
-
-
-def _hash(instance: Instance) -> str:
-    import hashlib
-
-    import numpy as np
-
-    digest = hashlib.sha256()
-    for name in _FIXED_DATA:
-        digest.update(np.ascontiguousarray(getattr(instance, name)).data)
-    return digest.hexdigest()
+            return autograd(self._z, self._data, self.wrt, upstream)

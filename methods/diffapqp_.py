@@ -1,10 +1,13 @@
 """DiffAPQP: CVXPY problems whose q, b and h are parameters, differentiated by their KKT system."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
+from bpqp_bench.method.torch_pass import autograd
+from bpqp_bench.problem.instance import DATA_NAMES
 
 _PARAMETERS = ("q", "b", "h")
 
@@ -55,30 +58,23 @@ class DiffAPQP(Method):
 
     def build(self, template: Instance) -> None:
         """Choose the solver's options; matrices are constants, so nothing else can be kept."""
+        from bpqp_bench.method.cvxpy_program import tolerances
+
         del template
-        o = self.options
-        names: tuple[str, ...] = ("eps_abs", "eps_rel")
-        if o["solver"] == "CLARABEL":
-            names = ("tol_feas", "tol_gap_abs", "tol_gap_rel")
-        self._solver_args = {name: o["tolerance"] for name in names if o["tolerance"]}
+        self._solver_args = tolerances(self.options["solver"], self.options["tolerance"])
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Declare this instance's problem, then solve it through the layer."""
-        import cvxpy as cp
         from diffapqp import SolMapLayer
+
+        from bpqp_bench.method.cvxpy_program import constant
 
         o, self._data = self.options, data
         with clock("setup"):
-            P, A, G = (t.detach().numpy() for t in (data.P, data.A, data.G))
-            z = cp.Variable(len(data.q), name="z")
-            given = {name: cp.Parameter(len(getattr(data, name)), name=name)
-                     for name in _PARAMETERS if len(getattr(data, name))}  # fmt: skip
-            rows = [A @ z == given["b"]] if "b" in given else []
-            rows += [G @ z <= given["h"]] if "h" in given else []
-            # psd_wrap spares CVXPY's eigenvalue test of P, as its manual advises
-            objective = 0.5 * cp.quad_form(z, cp.psd_wrap(P)) + given["q"] @ z
+            values = {name: getattr(data, name).detach().numpy() for name in DATA_NAMES}
+            program = constant(replace(data, **values), _PARAMETERS)
             layer = SolMapLayer(
-                cp.Problem(cp.Minimize(objective), rows),
+                program.problem,
                 max_n_cores=1,
                 act_ineq_tol=o["active_tol"] or None,
                 act_ineq_tol_rel=o["active_tol"] or None,
@@ -86,7 +82,7 @@ class DiffAPQP(Method):
         with clock("solve"):
             try:
                 primal, *_ = layer(
-                    {name: getattr(data, name)[None] for name in given},
+                    {name: getattr(data, name)[None] for name in program.given},
                     solver=o["solver"],
                     solver_args=self._solver_args,
                     reduced_kkt=o["reduced"],
@@ -99,9 +95,5 @@ class DiffAPQP(Method):
 
     def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
         """Differentiate by torch.autograd."""
-        import torch
-
         with clock("solve"):
-            wanted = [getattr(self._data, name) for name in self.wrt]
-            found = torch.autograd.grad(self._z, wanted, upstream, materialize_grads=True)
-        return dict(zip(self.wrt, found, strict=True))
+            return autograd(self._z, self._data, self.wrt, upstream)

@@ -1,11 +1,11 @@
 """dXPP: any solver forward, a smoothed penalty problem backward."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
+from bpqp_bench.method.torch_pass import autograd, with_duals
 
 
 class DXPPMethod(Method):
@@ -60,19 +60,9 @@ class DXPPMethod(Method):
 
     def describe(self, solution: Solution) -> Solution:
         """Add the multipliers and the status, which the layer keeps."""
-        last, data = self._layer.last, self._data
-        return replace(
-            solution,
-            nu=last.nu.reshape(data.b.shape),
-            lam=last.lam.reshape(data.h.shape),
-            status=last.status if data.batch > 1 else last.status[0],
-        )
+        return with_duals(solution, self._layer.last, self._data)
 
     def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
         """Differentiate by torch.autograd."""
-        import torch
-
         with clock("solve"):
-            wanted = [getattr(self._data, name) for name in self.wrt]
-            found = torch.autograd.grad(self._z, wanted, upstream)
-        return dict(zip(self.wrt, found, strict=True))
+            return autograd(self._z, self._data, self.wrt, upstream)

@@ -8,6 +8,7 @@ from typing import Any
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
 from bpqp_bench.errors import SpecError
 from bpqp_bench.method.contract import FrameworkArray
+from bpqp_bench.method.torch_pass import autograd
 
 
 class Exact(Method):
@@ -87,10 +88,7 @@ class Exact(Method):
 
     def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Evaluate the optimality conditions (prepare), assemble, invert or solve."""
-        import torch
-
-        wanted = [getattr(self._data, name) for name in self.wrt]
-        return dict(zip(self.wrt, torch.autograd.grad(self._z, wanted, upstream), strict=True))
+        return autograd(self._z, self._data, self.wrt, upstream)
 
     def describe(self, solution: Solution) -> Solution:
         """Add multipliers and what the layer says."""

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
+from bpqp_bench.method.torch_pass import autograd
 
 
 class FFOLayer(Method):
@@ -76,9 +77,5 @@ class FFOLayer(Method):
 
     def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
         """Differentiate by torch.autograd."""
-        import torch
-
         with clock("solve"):
-            wanted = [getattr(self._data, name) for name in self.wrt]
-            found = torch.autograd.grad(self._z, wanted, upstream, materialize_grads=True)
-        return dict(zip(self.wrt, found, strict=True))
+            return autograd(self._z, self._data, self.wrt, upstream)

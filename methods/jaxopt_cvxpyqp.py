@@ -44,25 +44,26 @@ class JaxoptCvxpyQP(Method):
         """Make the solver; nothing is compiled."""
         import jaxopt
 
+        from bpqp_bench.method.jax_passes import dense_solve
+
         del template
         dense = self.options["implicit"] == "dense"
         self._solver = jaxopt.CvxpyQP(
-            solver=self.options["solver"], implicit_diff_solve=_dense_solve if dense else None
+            solver=self.options["solver"], implicit_diff_solve=dense_solve if dense else None
         )
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve; the pull-back of `jax.vjp` comes with the solution."""
         import jax
 
-        def solve(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> Any:
-            equality = (A, b) if len(b) else None
-            inequality = (G, h) if len(h) else None
-            return self._solver.run(None, (P, q), equality, inequality).params.primal
+        from bpqp_bench.method.jax_passes import named, run_qp
 
+        self._data = data
         with clock("solve"):
             try:
-                given = (data.P, data.q, data.A, data.b, data.G, data.h)
-                z, self._pull_back = jax.vjp(solve, *given)
+                z, self._pull_back = jax.vjp(
+                    lambda d: run_qp(self._solver, d).params.primal, named(data)
+                )
             except Exception as error:  # its ValueError, or CVXPY's SolverError
                 raise MethodError(f"CvxpyQP: {error}") from error
         return Solution(z)
@@ -72,16 +73,7 @@ class JaxoptCvxpyQP(Method):
         import jax
 
         with clock("solve"):
-            found = dict(zip("PqAbGh", self._pull_back(upstream), strict=True))
-            jax.block_until_ready(found)
-        return {name: found[name] for name in self.wrt}
-
-
-def _dense_solve(matvec: Any, right: Any, **_: Any) -> Any:
-    import jax
-    import jax.numpy as jnp
-    from jax.flatten_util import ravel_pytree
-
-    flat, restore = ravel_pytree(right)
-    rows = jax.vmap(lambda e: ravel_pytree(matvec(restore(e)))[0])(jnp.eye(flat.size))
-    return restore(jnp.linalg.solve(rows.T, flat))
+            (found,) = jax.block_until_ready(self._pull_back(upstream))
+        # Without rows of a kind there is nothing to differentiate.
+        none = {name: 0.0 * getattr(self._data, name) for name in self.wrt if name not in found}
+        return {name: (found | none)[name] for name in self.wrt}

@@ -1,11 +1,10 @@
 """JAXOpt's EqualityConstrainedQP, for problems without inequalities."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
-from bpqp_bench.method.data import make_data
 
 
 class JaxoptEquality(Method):
@@ -33,7 +32,6 @@ class JaxoptEquality(Method):
             )
         }
     )
-    _compiled: ClassVar[dict[tuple[object, ...], tuple[Any, Any]]] = {}
 
     def unsupported(self, instance: Instance) -> str | None:
         """Say no to inequalities, cones and sparse data."""
@@ -45,48 +43,43 @@ class JaxoptEquality(Method):
 
     def build(self, template: Instance) -> None:
         """Compile both passes for these options and this shape, unless that is done."""
-        import jax
-        import jaxopt
-        from jaxopt.linear_solve import solve_gmres
+        from bpqp_bench.method.jax_passes import compiled_passes, warm_up
 
-        key = tuple(self.options.values())
-        if key not in self._compiled:
-            o = self.options
-
-            def implicit(matvec: Any, right: Any, **_: Any) -> Any:
-                return solve_gmres(matvec, right, tol=o["implicit_tol"])
-
-            solver = jaxopt.EqualityConstrainedQP(
-                tol=o["tol"], implicit_diff_solve=implicit if o["implicit_tol"] else None
-            )
-
-            def solve(P: Any, q: Any, A: Any, b: Any) -> Any:
-                return solver.run(params_obj=(P, q), params_eq=(A, b)).params.primal
-
-            def forward(*given: Any) -> Any:
-                return jax.vjp(jax.vmap(solve) if given[1].ndim == 2 else solve, *given)
-
-            self._compiled[key] = (jax.jit(forward), jax.jit(lambda pull, v: pull(v)))
-        self._forward, self._backward = self._compiled[key]
-        (data,) = make_data([template] * self.batch, self)
-        z, pull_back = self._forward(data.P, data.q, data.A, data.b)
-        jax.block_until_ready(self._backward(pull_back, z))
+        self._passes = compiled_passes(_solver, tuple(self.options.items()), ("P", "q", "A", "b"))
+        warm_up(self, template)
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve; the pull-back comes with the solution."""
+        from bpqp_bench.method.jax_passes import named
+
         self._data = data
         with clock("solve"):
-            z, self._pull_back = self._forward(data.P, data.q, data.A, data.b)
-            z.block_until_ready()
+            z, self._pull_back = self._passes[0](named(data))
         return Solution(z, status=None)
 
     def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
         """Call the pull-back."""
-        import jax
         import jax.numpy as jnp
 
         with clock("solve"):
-            found = dict(zip("PqAb", self._backward(self._pull_back, upstream), strict=True))
-            jax.block_until_ready(found)
+            found = self._passes[1](self._pull_back, upstream)
         found |= {name: jnp.zeros_like(getattr(self._data, name)) for name in "Gh"}
         return {name: found[name] for name in self.wrt}
+
+
+def _solver(o: Mapping[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    import jaxopt
+    from jaxopt.linear_solve import solve_gmres
+
+    def implicit(matvec: Any, right: Any, **_: Any) -> Any:
+        return solve_gmres(matvec, right, tol=o["implicit_tol"])
+
+    solver = jaxopt.EqualityConstrainedQP(
+        tol=o["tol"], implicit_diff_solve=implicit if o["implicit_tol"] else None
+    )
+
+    def solve(d: dict[str, Any]) -> Any:
+        run = solver.run(params_obj=(d["P"], d["q"]), params_eq=(d["A"], d["b"]))
+        return run.params.primal
+
+    return solve

@@ -1,12 +1,12 @@
 """qpax: a primal-dual interior-point method in JAX, differentiated at a relaxed KKT point."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
-from bpqp_bench.method.data import make_data
+from bpqp_bench.problem.instance import DATA_NAMES
 
 
 class Qpax(Method):
@@ -48,7 +48,6 @@ class Qpax(Method):
             "qpax-explicit": Variant("qpax (explicit)", {"backend": "explicit"}),
         }
     )
-    _compiled: ClassVar[dict[tuple[object, ...], tuple[Any, Any]]] = {}
 
     def unsupported(self, instance: Instance) -> str | None:
         """Say no to cones, to sparse data and to problems without inequalities."""
@@ -60,43 +59,28 @@ class Qpax(Method):
 
     def build(self, template: Instance) -> None:
         """Compile both passes for these options and this shape, unless that is done."""
-        import jax
-        import qpax
+        from bpqp_bench.method.jax_passes import compiled_passes, warm_up
 
-        key = (self.wrt, *self.options.values())
-        if key not in self._compiled:
-            o = self.options
-            solve = partial(
-                qpax.solve_qp_primal,
-                backend=str(o["backend"])[0],
-                solver_tol=o["solver_tol"],
-                target_kappa=o["target_kappa"],
-                max_iter=o["max_iter"],
-            )
-
-            def forward(*given: Any) -> Any:
-                solver = jax.vmap(solve) if given[1].ndim == 2 else solve
-                return jax.vjp(solver, *given)
-
-            self._compiled[key] = (jax.jit(forward), jax.jit(lambda pull, v: pull(v)))
-        self._forward, self._backward = self._compiled[key]
-        (data,) = make_data([template] * self.batch, self)
-        z, pull_back = self._forward(data.P, data.q, data.A, data.b, data.G, data.h)
-        jax.block_until_ready(self._backward(pull_back, z))
+        self._passes = compiled_passes(_solver, tuple(self.options.items()), DATA_NAMES)
+        warm_up(self, template)
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve; the pull-back comes with the solution, so that nothing is solved twice."""
         with clock("solve"):
-            given = (data.P, data.q, data.A, data.b, data.G, data.h)
-            z, self._pull_back = self._forward(*given)
-            z.block_until_ready()
+            given = {name: getattr(data, name) for name in DATA_NAMES}
+            z, self._pull_back = self._passes[0](given)
         return Solution(z, status=None)
 
     def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
         """Call the pull-back of `jax.vjp`."""
-        import jax
-
         with clock("solve"):
-            found = dict(zip("PqAbGh", self._backward(self._pull_back, upstream), strict=True))
-            jax.block_until_ready(found)
+            found = self._passes[1](self._pull_back, upstream)
         return {name: found[name] for name in self.wrt}
+
+
+def _solver(o: Mapping[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    import qpax
+
+    more = {name: o[name] for name in ("solver_tol", "target_kappa", "max_iter")}
+    solver = partial(qpax.solve_qp_primal, backend=str(o["backend"])[0], **more)
+    return lambda d: solver(*(d[name] for name in DATA_NAMES))

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from bpqp_bench import Data, Instance, Method, MethodError, PhaseClock, Solution, Variant
 from bpqp_bench.method.contract import FrameworkArray
+from bpqp_bench.method.torch_pass import autograd
 
 
 class Qpth(Method):
@@ -80,11 +81,5 @@ class Qpth(Method):
 
     def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Differentiate by torch.autograd; qpth solves with its forward factorization."""
-        import torch
-
-        wanted = [getattr(self._data, name) for name in self.wrt]
         with clock("solve"):
-            found = torch.autograd.grad(
-                self._z, wanted, upstream.reshape(self._z.shape), materialize_grads=True
-            )
-        return dict(zip(self.wrt, found, strict=True))
+            return autograd(self._z, self._data, self.wrt, upstream.reshape(self._z.shape))

@@ -24,7 +24,9 @@ import torch
 from scipy.linalg import lu_factor, lu_solve, qr
 from torch import Tensor, nn
 
-from bpqp_bench.problem.instance import Array
+from bpqp_bench.errors import MethodError
+from bpqp_bench.problem.family import Family
+from bpqp_bench.problem.instance import Array, Instance
 
 _CACHE_VERSION = 1
 
@@ -280,6 +282,32 @@ def cached_training(
     finally:
         temporary.unlink(missing_ok=True)
     return training
+
+
+def samples(family: Family, template: Instance, settings: Settings) -> tuple[Array, Array]:
+    """Draw q as the family draws them: training and held-out sets, shapes (samples, n), (any, n).
+
+    Raises
+    ------
+    MethodError
+        If the family cannot draw q alone.
+    """
+    if family.redraw_q is None:
+        raise MethodError(f"family {family.name} cannot draw q alone, so there is no training set")
+    drawn = []
+    # Streams of their own, so that no training or held-out q is a measured one.
+    for stream, rows in ((0xDC3, settings.samples), (0xDC3 + 1, min(settings.samples, 200))):
+        rng = np.random.default_rng(np.random.SeedSequence((settings.seed, stream)))
+        drawn.append(np.stack([family.redraw_q(template, rng) for _ in range(rows)]))
+    return drawn[0], drawn[1]
+
+
+def identity(template: Instance) -> str:
+    """Name the distribution of problems that share P, A, b, G, h, for `cached_training`."""
+    digest = hashlib.sha256()
+    for name in ("P", "A", "b", "G", "h"):
+        digest.update(np.ascontiguousarray(getattr(template, name)).data)
+    return f"{template.family} {template.size} {digest.hexdigest()}"
 
 
 def _basis(A: Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
 from bpqp_bench.method.contract import FrameworkArray
+from bpqp_bench.method.torch_pass import autograd
 
 
 class BPQP(Method):
@@ -74,17 +75,24 @@ class BPQP(Method):
         }
     )
 
-    def build(self, template: Instance) -> None:
-        """Make the layer and load its compiled kernels; every problem is set up anew."""
+    @classmethod
+    def load(cls) -> None:
+        """Load the compiled kernels; where they were never used, compiling them takes a minute."""
         import torch
 
         from bpqp_bench import layers
 
-        given: dict[str, Any] = dict(self.options)
-        self._layer = layers.BPQP(given.pop("forward"), given.pop("backward"), **given)
         with torch.enable_grad():  # a validation may build it where gradients are off
             one = torch.ones(1, dtype=torch.float64, requires_grad=True)
-            self._layer(torch.eye(1, dtype=torch.float64), one).sum().backward()
+            layers.BPQP()(torch.eye(1, dtype=torch.float64), one).sum().backward()
+
+    def build(self, template: Instance) -> None:
+        """Make the layer; every problem is set up anew."""
+        from bpqp_bench import layers
+
+        given: dict[str, Any] = dict(self.options)
+        self._layer = layers.BPQP(given.pop("forward"), given.pop("backward"), **given)
+        self.load()  # a worker has done so at its start
 
     def forward(self, data: Data, clock: PhaseClock) -> Solution:
         """Solve and find the binding rows."""
@@ -94,10 +102,7 @@ class BPQP(Method):
 
     def backward(self, upstream: FrameworkArray, clock: PhaseClock) -> Mapping[str, FrameworkArray]:
         """Solve the backward QP on the binding rows."""
-        import torch
-
-        wanted = [getattr(self._data, name) for name in self.wrt]
-        return dict(zip(self.wrt, torch.autograd.grad(self._z, wanted, upstream), strict=True))
+        return autograd(self._z, self._data, self.wrt, upstream)
 
     def describe(self, solution: Solution) -> Solution:
         """Add multipliers and what the layer says of both passes."""

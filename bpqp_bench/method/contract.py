@@ -232,6 +232,15 @@ class Method(ABC):
         """
         return instance
 
+    @classmethod
+    def load(cls) -> None:
+        """Do what is done once a process: the worker calls it when ``requires`` is imported.
+
+        For kernels that are compiled, or read from disk, whatever the problem is; the time that it
+        takes belongs to no cell.
+        """
+        return
+
     @abstractmethod
     def build(self, template: Instance) -> None:
         """Do what is done once per family and size: canonicalize, compile, train.

@@ -98,12 +98,15 @@ class MethodServer:
 
     def _start(self, request: Start) -> Done:
         self._heartbeat.enter("import")
-        for name in self._registry.method(request.method).cls.requires:
-            try:
+        cls, name = self._registry.method(request.method).cls, ""
+        try:
+            for name in cls.requires:
                 importlib.import_module(name)
-            except BaseException as error:
-                traceback.print_exc()
-                return Done(_failure(error, f"import {name}"))
+            name = f"{cls.__name__}.load()"
+            cls.load()
+        except BaseException as error:
+            traceback.print_exc()
+            return Done(_failure(error, f"import {name}"))
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._threads)
         _settle()

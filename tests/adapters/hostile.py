@@ -159,3 +159,19 @@ class Steady(Method):
         with clock("solve"):
             time.sleep(self.options["seconds"])
         return {"q": -upstream}
+
+
+class Loading(Steady):
+    """Loads for longer than it may build, as the first use of compiled kernels does."""
+
+    name = "loading"
+    label = "Loading"
+    _loaded = False
+
+    @classmethod
+    def load(cls):
+        time.sleep(2.0)
+        cls._loaded = True
+
+    def build(self, template):
+        assert self._loaded

@@ -83,7 +83,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     limits = {"call_limit_s": LIMIT_S, "build_limit_s": LIMIT_S, "instances": len(SEEDS)}
     patient = limits | {"call_limit_s": PATIENT_S}
     modes = (mode for mode in (*MODES, *FINE, *BUILDS) if mode not in PATIENT)
-    everybody = (*map(hostile, modes), "steady", "homeless")
+    everybody = (*map(hostile, modes), "steady", "homeless", "loading")
     plan = make_plan(
         [
             Request(everybody, ("qp",), ("10x5",), **limits),
@@ -156,6 +156,12 @@ def test_missing_library_is_unavailable(ran: Ran) -> None:
     (first,) = ran.of("homeless", role="first")
     assert first.status == "unavailable"
     assert "a_library_that_is_not_installed" in first.cause
+
+
+def test_what_a_method_loads_is_no_build(ran: Ran) -> None:
+    calls = ran.of("loading")
+    assert [m.status for m in calls] == ["ok"] * len(SEEDS)
+    assert all(m.build_s is not None and m.build_s < LIMIT_S for m in calls)
 
 
 def test_unsupported_class_says_why(ran: Ran) -> None:

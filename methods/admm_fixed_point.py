@@ -1,15 +1,13 @@
 """ADMM with its adjoint found by fixed-point iteration: the baseline of implicit layers."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
-from bpqp_bench import Data, Instance, Method, PhaseClock, Solution, Variant
-from bpqp_bench.method.torch_pass import autograd, with_duals
+from bpqp_bench import Instance, Solution, Variant
+from bpqp_bench.method.torch_pass import LayerMethod
 
 
-class ADMMFixedPointMethod(Method):
+class ADMMFixedPointMethod(LayerMethod):
     """`bpqp_bench.layers.admm_fixed_point.ADMMFixedPoint`.
 
     Forward as SCQPTH; backward the same equations, iterated with the forward pass's factor in place
@@ -19,13 +17,8 @@ class ADMMFixedPointMethod(Method):
     name = "admm-fixed-point"
     label = "ADMM (fixed point)"
     reference = "Blondel et al., NeurIPS 2022, section 2"
-    group = "modern"
-    framework = "torch"
-    batched = True
-    problem_classes = frozenset({"qp", "lp"})
     why_not = MappingProxyType({"socp": "the projection on a cone has no 0/1 derivative"})
     requires = ("torch",)
-    phases_split = False
     tolerance = "eps"
     parameters = MappingProxyType({"eps": 1e-9, "max_iter": 50_000, "eps_backward": 1e-9})
     variants = MappingProxyType(
@@ -38,30 +31,13 @@ class ADMMFixedPointMethod(Method):
         }
     )
 
-    def unsupported(self, instance: Instance) -> str | None:
-        """Say no to cones and to sparse data."""
-        return "dense tensors only" if instance.is_sparse else super().unsupported(instance)
-
     def build(self, template: Instance) -> None:
         """Make the layer; nothing is compiled."""
         from bpqp_bench.layers.admm_fixed_point import ADMMFixedPoint
 
         del template
-        self._layer = ADMMFixedPoint(**self.options)
-
-    def forward(self, data: Data, clock: PhaseClock) -> Solution:
-        """Solve the batch."""
-        self._data = data
-        with clock("solve"):
-            self._z = self._layer(data.P, data.q, data.A, data.b, data.G, data.h)
-        return Solution(self._z, status=None)
+        self.layer = ADMMFixedPoint(**self.options)
 
     def describe(self, solution: Solution) -> Solution:
-        """Add the multipliers and the status, which the layer keeps."""
-        last = self._layer.last
-        return replace(with_duals(solution, last, self._data), iterations=last.kept.iterations)
-
-    def backward(self, upstream: Any, clock: PhaseClock) -> Mapping[str, Any]:
-        """Differentiate by torch.autograd."""
-        with clock("solve"):
-            return autograd(self._z, self._data, self.wrt, upstream)
+        """Add the iterations to what every layer keeps."""
+        return replace(super().describe(solution), iterations=self.layer.last.kept.iterations)

@@ -1,7 +1,7 @@
 """The method contract: what a file in ``methods/`` declares.
 
 A method is a class with a few declarations and three verbs: `build` once per family and size,
-`forward` and `backward` once per measured call. It is the only inheritance of the project.
+`forward` and `backward` once per measured call. Adapters inherit from it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class DiffQCP(Method):
     framework = "jax"
     problem_classes = frozenset({"qp", "lp", "socp"})
     requires = ("jax", "diffqcp", "equinox", "clarabel")
+    install = "diffqcp 0.4.4 needs Python 3.12 or newer"
     tolerance = "tolerance"
     parameters = MappingProxyType({"tolerance": 1e-10, "solve": "jax-lsmr"})
     _compiled: ClassVar[dict[object, Any]] = {}

@@ -46,5 +46,5 @@ class MethodChoice:
             except (ImportError, ValueError):
                 found = False
             if not found:
-                return f"No module named {name!r}"
+                return f"No module named {name!r}; {self.cls.install}".rstrip("; ")
         return None

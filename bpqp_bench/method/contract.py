@@ -143,6 +143,8 @@ class Method(ABC):
         For every class not in ``problem_classes``: why, in one line.
     requires
         Import names of the libraries that the adapter needs.
+    install
+        What to know where one of them is missing: another Python, an own index.
     group
         "paper" (compared in the paper), "modern" (today's maintained layers), "ours" or "user".
     framework
@@ -174,6 +176,7 @@ class Method(ABC):
     problem_classes: ClassVar[frozenset[str]]
     why_not: ClassVar[Mapping[str, str]] = _NOTHING
     requires: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = ""
     group: ClassVar[str] = "user"
     framework: ClassVar[Framework] = "numpy"
     devices: ClassVar[frozenset[str]] = frozenset({"cpu"})

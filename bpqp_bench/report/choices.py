@@ -55,31 +55,43 @@ def choices(inputs: Inputs) -> dict[str, Any]:
     every = inputs.settings or (inputs.cells,)
     known = [inputs.names.method(name).key for name in METHODS]
     measured = [key for cells in every for key in cells.methods(*cells.families())]
-    elsewhere = {name.key for name in inputs.names.methods(inputs.requested)}
     look = looks([*known, *measured])
     labels = {
         key: next(filter(None, (cells.label(key) for cells in every)), key) for key in measured
     }
     families = [family for cells in every for family in cells.families()]
-    names = accuracy_families(inputs) | {
-        family: f"{family} (fixed data)" for family in families if "fixed=" in family
-    }
+    names = accuracy_families(inputs)
+    for family in families:
+        label = inputs.names.family_label(family).replace("[fixed=true]", "(fixed data)")
+        names.setdefault(family, label)
     return {
-        "families": {family: names.get(family, family) for family in _order(families, list(names))},
+        "families": {family: names[family] for family in _order(families, list(names))},
         "methods": {
             key: {
-                **{"label": _short(labels, key), "colour": look[key][0], "shape": look[key][1]},
-                # Solver pairs and the like, which one table asks for, would crowd the charts.
-                "main": key in known or key not in elsewhere,
+                "label": _short(labels, key),
+                "colour": look[key][0],
+                "shape": look[key][1],
             }
             for key in _order(measured, known)
         },
-        "cells": [
+        "cells": _columns(
             _record(cells, *key)
             for cells in every
             for key in sorted(cells.keys(), key=lambda key: key[0])
-        ],
+        ),
     }
+
+
+def _columns(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return records as columns; a column of few values as those and their places."""
+    found = list(records)
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys(name for record in found for name in record):
+        column = [record.get(name) for record in found]
+        places = {value: at for at, value in enumerate(dict.fromkeys(column))}
+        few = len(places) < len(column) / 4
+        columns[name] = {"of": [*places], "at": [places[v] for v in column]} if few else column
+    return columns
 
 
 def _order(present: Iterable[str], first: list[str]) -> list[str]:
@@ -99,23 +111,19 @@ def _record(cells: Cells, family: str, size: str, method: str) -> dict[str, Any]
         **{"family": family, "size": size, "n": int(size.partition("x")[0]), "method": method},
         **{"batch": cells.setting.batch, "dtype": cells.setting.dtype},
         **{"device": cells.setting.device, "count": outcome.n, "mark": gradient.mark},
+        **{"late": outcome.timeouts, "why": "; ".join(outcome.notes)},
         "class": cells.problem_class(family),
     }
     if outcome.state != "measured":
-        text = "; ".join(outcome.notes) or outcome_text(outcome)
-        return record | {"state": outcome.state, "why": text}
-    quartiles = cells.times(*key, "total", "call").quantile([0.25, 0.5, 0.75]) * 1e3
-    record |= dict(zip(("q25", "total", "q75"), map(_digits, quartiles), strict=True))
-    for which in ("forward", "backward"):
-        record[which] = _digits(cells.values(*key, f"time.{which}.call").median() * 1e3)
+        return record | {"why": record["why"] or outcome_text(outcome)}
+    for which in ("total", "forward", "backward"):
+        record[which] = _digits(cells.times(*key, which, "call").median() * 1e3)
     build, memory = cells.values(*key, "build_s"), cells.values(*key, "peak_memory")
     return record | {
         "cosine": _digits(gradient.worst_cosine),
         "error": _digits(gradient.worst_error),
         "build": _digits(build.median()),
         "memory": _digits(memory.max() / 2**20),
-        "late": outcome.timeouts,
-        "why": "; ".join(outcome.notes),
     }
 
 

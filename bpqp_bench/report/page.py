@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import math
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import vl_convert
@@ -75,7 +75,9 @@ def page(
 
 def _script(content: Any) -> Markup:
     # Inside <script> only "</" could end the data early.
-    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))
+    return Markup(
+        json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    )
 
 
 def _library() -> str:
@@ -145,12 +147,9 @@ def _pairs(cells: tuple[Cell, ...], panel: Panel) -> list[tuple[Cell, Column]]:
 
 def _cell(cell: Cell, column: Column, notes: Footnotes, runs: _Runs) -> dict[str, Any]:
     sort = cell.sort
-    if isinstance(sort, float) and not math.isfinite(sort):
-        sort = None
-    elif isinstance(sort, float):
-        sort = float(f"{sort:.6g}")
-    if sort is None and not column.numeric:
-        sort = cell.text.lower()
+    if isinstance(sort, float):
+        sort = float(f"{sort:.6g}") if math.isfinite(sort) else None
+    decorated = cell.notes or cell.spread or cell.below
     return {
         "text": cell.text,
         "spread": cell.spread,
@@ -158,20 +157,21 @@ def _cell(cell: Cell, column: Column, notes: Footnotes, runs: _Runs) -> dict[str
         "marks": ",".join(str(mark) for mark in notes.marks(cell)),
         "sort": sort,
         "runs": runs.place(cell),
-        "count": len(cell.runs),
-        "name": "" if column.numeric else cell.text,
+        # What a cell of text is called, where it says more than that.
+        "name": cell.text if decorated and not column.numeric else "",
         "classes": " ".join(filter(None, ["" if column.numeric else "t", cell.tone])),
     }
 
 
 def _figure(drawing: Drawing, folder: Path) -> dict[str, str]:
-    content = (folder / f"{drawing.key}.svg").read_bytes()
+    content = (folder / f"{drawing.key}.svg").read_text(encoding="utf-8")
     return {
         "key": drawing.key,
         "title": drawing.title,
         "caption": drawing.caption,
-        # As an image, not inline: identifiers inside of one SVG cannot clash with another's.
-        "data": base64.b64encode(content).decode("ascii"),
+        # As an image, not inline: identifiers inside of one SVG cannot clash with another's. What
+        # an address allows between quotes stays as it is, for base64 takes a third more.
+        "data": Markup(quote(content.replace('"', "'"), safe=" <>=/:;,()'.-+")),
     }
 
 

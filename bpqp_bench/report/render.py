@@ -21,7 +21,13 @@ from bpqp_bench.report.page import page
 from bpqp_bench.report.tables import belongs, render_tables, requested_methods
 from bpqp_bench.results.export import inert
 
-_DEFAULTS = (' opacity="1"', ' stroke-width="1"', ' pointer-events="none"', ' y2="0"', ' x2="0"')
+# What an SVG can do without: attributes at their default values, and those for screen readers,
+# which would read a thousand marks (the caption tells more); then paths that paint nothing.
+_IDLE = re.compile(
+    r' (?:aria-[a-z]+|role|class|pointer-events)="[^"]*"| (?:opacity|stroke-width)="1"'
+    r'| [xy]2="0"| transform="translate\(0,0\)"'
+)
+_UNPAINTED = re.compile(r'<path d="[^"]*"(?: display="none")?/>')
 
 _SCALE = 2.0  # pixels of a PNG for each of the SVG
 
@@ -116,18 +122,18 @@ def save_drawings(drawings: Iterable[Drawing], out: Path) -> list[Path]:
 def _lean(svg: str) -> str:
     """Take out what takes room and changes nothing to see.
 
-    Coordinates are rounded to a hundredth of a pixel, attributes at their default values go, and
-    the one font of all texts is the figure's.
+    Coordinates are rounded to a tenth of a pixel, and the one font of all texts is the figure's.
     """
-    lean = re.sub(
-        r' (?:d|transform)="[^"]*"',
-        lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]),
-        svg,
-    )
-    for default in _DEFAULTS:
-        lean = lean.replace(default, "")
+    lean = re.sub(r' (?:d|transform)="[^"]*"', lambda found: _rounded(found[0]), svg)
+    lean = _UNPAINTED.sub("", _IDLE.sub("", lean))
     fonts = set(re.findall(r' font-family="[^"]*"', lean))
     if len(fonts) == 1:
         (font,) = fonts
         lean = lean.replace(font, "").replace("<svg", f"<svg{font}", 1)
     return lean
+
+
+def _rounded(coordinates: str) -> str:
+    return re.sub(
+        r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), coordinates
+    )

@@ -145,6 +145,9 @@ def test_a_missing_library_makes_the_method_unavailable_and_not_broken(methods):
     write_method(methods, requires="('no_such_package.module',)")
     registry = Registry(methods_dirs=(methods,))
     assert "no_such_package" in registry.method("mine").missing()
+    write_method(methods, requires="('no_such_library',)\n    install = 'it needs Python 4'")
+    reason = Registry(methods_dirs=(methods,)).method("mine").missing()
+    assert reason == "No module named 'no_such_library'; it needs Python 4"
     write_method(methods, requires="('numpy', 'scipy.sparse')")
     assert Registry(methods_dirs=(methods,)).method("mine").missing() is None
 

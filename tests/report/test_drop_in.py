@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from places import ROOT
 
@@ -73,10 +74,10 @@ def test_the_page_offers_the_family_and_ranks_the_method(report: Path) -> None:
     choices = json.loads(raw)
     assert choices["families"]["nearest-point"] == FAMILY
     assert choices["methods"]["kkt-example"]["label"] == METHOD
-    cells = [
-        cell
-        for cell in choices["cells"]
-        if (cell["family"], cell["method"]) == ("nearest-point", "kkt-example")
-    ]
-    assert {cell["size"] for cell in cells} == {"10x5", "20x8"}
-    assert all(cell["mark"] == "right" for cell in cells)
+    columns = {
+        name: [column["of"][at] for at in column["at"]] if isinstance(column, dict) else column
+        for name, column in choices["cells"].items()
+    }
+    cells = pd.DataFrame(columns).query("family == 'nearest-point' and method == 'kkt-example'")
+    assert set(cells["size"]) == {"10x5", "20x8"}
+    assert set(cells["mark"]) == {"right"}

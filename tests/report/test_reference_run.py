@@ -11,10 +11,12 @@ from report_samples import full_sample, write_run
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.plugins.registry import Registry
+from bpqp_bench.report.claims import judge_claims
 from bpqp_bench.report.documents import BEGIN, END, document_sections, replace_section
 from bpqp_bench.report.markdown import table_markdown
+from bpqp_bench.report.page import page
 from bpqp_bench.report.publish import compress, publish_reference
-from bpqp_bench.report.render import read_run
+from bpqp_bench.report.render import draw_figures, read_run
 from bpqp_bench.report.tables import render_tables
 
 
@@ -51,6 +53,12 @@ def test_stored_tables_are_those_of_the_stored_measurements(tables):
     for table in tables:
         stored = (REFERENCE / "report" / f"{table.key}.md").read_text(encoding="utf-8")
         assert table_markdown(table) == stored, table.key
+
+
+@pytest.mark.slow
+def test_its_page_is_no_more_than_six_megabytes(inputs, tables):
+    found = page(inputs, tables, draw_figures(inputs), judge_claims(inputs), REFERENCE / "report")
+    assert len(found.encode()) < 6_000_000
 
 
 def test_reference_run_is_a_standard_run_of_committed_code():

@@ -3,12 +3,16 @@
 (() => {
   const data = JSON.parse(document.getElementById("choices").textContent);
   const root = document.getElementById("choice");
+  // Cells come as columns, a column of few values as those and their places.
+  const columns = Object.entries(data.cells).map(([name, column]) => [name, column.of ? column.at.map((at) => column.of[at]) : column]);
+  data.cells = (columns[0] || ["", []])[1].map((_, at) => Object.fromEntries(columns.map(([name, column]) => [name, column[at]])));
   if (!data.cells.length) return;
   const field = (name) => root.querySelector(`[name=${name}]`);
   const names = ["family", "size", "batch", "dtype", "device"];
   const digits = (x) => (x >= 100 ? x.toFixed(0) : Number(x.toPrecision(3)).toString());
   const time = (ms) => (ms < 1 ? `${digits(ms * 1e3)} µs` : ms < 1e3 ? `${digits(ms)} ms` : `${digits(ms / 1e3)} s`);
   const memory = (mib) => (mib < 1000 ? `${digits(mib)} MiB` : `${digits(mib / 1024)} GiB`);
+  const small = (x) => (x === 0 ? "0" : x.toExponential(1).replace("-", "−"));
   const made = (tag, text, cls) => {
     const node = document.createElement(tag);
     if (text !== undefined) node.textContent = text;
@@ -40,44 +44,57 @@
     return groups.values();
   };
   const fill = () => {
-    // Each list holds what was measured with the choices before it.
-    const want = {};
+    // Every problem, its sizes, and every batch, device and dtype that problems of its class have.
+    const family = field("family").value || order.family[0], here = data.cells.filter((cell) => cell.family === family);
+    const alike = data.cells.filter((cell) => cell.class === here[0].class);
     for (const name of names) {
       const select = field(name), before = select.value;
-      const there = new Set(data.cells.filter((c) => Object.keys(want).every((k) => String(c[k]) === want[k])).map((c) => String(c[name])));
-      const options = order[name].map(String).filter((v) => there.has(v)).map((v) => {
-        const option = made("option", shown(name, v));
-        option.value = v;
-        return option;
-      });
+      const pool = name === "family" ? data.cells : name === "size" ? here : alike;
+      const there = new Set(pool.map((cell) => String(cell[name])));
+      const options = order[name].map(String).filter((value) => there.has(value))
+        .map((value) => Object.assign(made("option", shown(name, value)), { value }));
       select.replaceChildren(...(name === "family" ? grouped(options) : options));
       if (there.has(before)) select.value = before;
       select.disabled = select.options.length < 2;
-      want[name] = select.value;
     }
+  };
+  // The choice made last counts; the others go to what was measured with it and is nearest to them.
+  const settle = (last, want = chosen()) => {
+    const named = data.cells.find((cell) => cell.family === want.family).class, n = Number(want.size.split("x")[0]);
+    const near = (cell) => (cell.class === named ? 32 : 0) + (cell.family === want.family ? 8 : 0) + (cell.size === want.size ? 16 : 0) +
+      (String(cell.batch) === want.batch ? 4 : 0) + (cell.device === want.device ? 2 : 0) + (cell.dtype === want.dtype ? 1 : 0) -
+      Math.abs(Math.log(cell.n / n)) / 100;
+    const there = data.cells.filter((cell) => String(cell[last]) === want[last]);
+    const nearest = there.reduce((one, other) => (near(other) > near(one) ? other : one));
+    field("family").value = nearest.family;
+    fill();
+    for (const name of names) field(name).value = String(nearest[name]);
+    const moved = names.filter((name) => name !== last && String(nearest[name]) !== want[name]);
+    document.getElementById("moved").textContent = moved.length
+      ? `Not measured with ${last === "family" ? "" : `${last} `}${shown(last, want[last])}; nearest that was: ${moved.map((name) => `${name === "family" ? "problem" : name} ${shown(name, String(nearest[name]))}`).join(", ")}.` : "";
   };
   // Besides 1 − cos the relative error counts; a right gradient has 1e-6 and 1e-3.
   const tolerance = () => field("tolerance").value.split(",").map(Number);
   const right = (cell) => {
     const [cosine, error] = tolerance();
-    return cell.total !== undefined && !cell.late && cell.cosine !== null && cell.cosine <= cosine && cell.error <= error;
+    return cell.total !== null && !cell.late && cell.cosine !== null && cell.cosine <= cosine && cell.error <= error;
   };
   // Of every method its fastest configuration; a configuration's key is the method's with options.
   const base = (cell) => cell.method.split("[")[0];
   const best = (sorted) => sorted.filter((cell, at) => sorted.findIndex((other) => base(other) === base(cell)) === at);
   const reason = (cell) => {
-    if (cell.total === undefined) return cell.why || cell.state;
+    if (cell.total === null) return cell.why;
     if (cell.mark === "degenerate") return "no gradient exists here (degenerate): not judged";
     if (cell.mark === "zero") return "the gradient is zero: not judged";
     if (cell.mark === "unknown") return "no reference: not judged";
     if (cell.late) return `${cell.late} calls hit the time limit`;
-    return `wrong: 1 − cos ${cell.cosine.toExponential(1)}, relative error ${cell.error.toExponential(1)}`;
+    return `wrong: 1 − cos ${small(cell.cosine)}, relative error ${small(cell.error)}`;
   };
   const bar = (cell, widest, good) => {
     const item = made("li", undefined, good ? "" : "wrong"), method = data.methods[cell.method];
     item.append(made("span", method.label, "who"));
     const track = made("span", undefined, "track");
-    if (cell.total !== undefined) {
+    if (cell.total !== null) {
       for (const side of ["forward", "backward"]) {
         const part = made("span", undefined, `part ${side}`);
         part.style.width = `${Math.max((100 * cell[side]) / widest, 0.3)}%`;
@@ -86,19 +103,23 @@
     }
     item.append(track);
     const words = [];
-    if (cell.total !== undefined) words.push(`${time(cell.total)} (forward ${time(cell.forward)}, backward ${time(cell.backward)})`);
-    if (good) words.push(`1 − cos ${cell.cosine === 0 ? "0" : cell.cosine.toExponential(1)}`);
+    if (cell.total !== null) words.push(`${time(cell.total)} (${time(cell.forward)} + ${time(cell.backward)})`);
+    if (good) words.push(`1 − cos ${small(cell.cosine)}`);
     else words.push(reason(cell));
-    if (cell.build !== undefined && cell.build !== null) words.push(`build ${time(cell.build * 1e3)}`);
-    if (cell.memory) words.push(memory(cell.memory));
-    item.append(made("span", words.join(" · "), "what"));
+    if (cell.build !== null) words.push(`build ${time(cell.build * 1e3)}`);
+    if (cell.memory) words.push(`memory ${memory(cell.memory)}`);
+    const what = made("span", undefined, "what");
+    words.forEach((word) => what.append(made("span", word), " "));
+    item.append(what);
     return item;
   };
+  const ranked = (want) => {
+    const there = data.cells.filter((cell) => matches(cell, want)), failed = there.filter((cell) => cell.total === null);
+    const sorted = there.filter((cell) => cell.total !== null).sort((a, b) => a.total - b.total);
+    return { there, good: sorted.filter(right), timed: sorted.filter((cell) => !right(cell)), failed };
+  };
   const rank = () => {
-    const want = chosen(), there = data.cells.filter((cell) => matches(cell, want));
-    const good = there.filter(right).sort((a, b) => a.total - b.total);
-    const timed = there.filter((cell) => !right(cell) && cell.total !== undefined).sort((a, b) => a.total - b.total);
-    const failed = there.filter((cell) => cell.total === undefined);
+    const { there, good, timed, failed } = ranked(chosen());
     const answer = document.getElementById("answer");
     if (good.length) {
       const [first, next] = best(good);
@@ -120,10 +141,17 @@
 
   // Charts.
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  // On a dark page what is too dark gets lighter, and black white.
+  const ink = (colour) => {
+    const rgb = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    const light = 0.3 * rgb[0] + 0.6 * rgb[1] + 0.1 * rgb[2], lift = (110 - light) / (255 - light);
+    if (!dark.matches || lift <= 0) return colour;
+    return light ? `rgb(${rgb.map((part) => Math.round(part + lift * (255 - part)))})` : "#E6E9EC";
+  };
   const scales = (cells) => {
     const keys = Object.keys(data.methods).filter((key) => cells.some((cell) => cell.method === key));
     const labels = keys.map((key) => data.methods[key].label);
-    const colours = keys.map((key) => (dark.matches && data.methods[key].colour === "#000000" ? "#E6E9EC" : data.methods[key].colour));
+    const colours = keys.map((key) => ink(data.methods[key].colour));
     const legend = { title: null, symbolLimit: 0, labelLimit: 260, orient: window.innerWidth < 700 ? "bottom" : "right", columns: window.innerWidth < 700 ? 1 : undefined };
     return {
       color: { field: "label", type: "nominal", scale: { domain: labels, range: colours }, legend },
@@ -131,11 +159,11 @@
     };
   };
   const config = () => {
-    const ink = getComputedStyle(document.body).color, line = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
+    const text = getComputedStyle(document.body).color, line = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
     return {
       background: "transparent", font: "system-ui, sans-serif", view: { stroke: line },
-      axis: { labelColor: ink, titleColor: ink, gridColor: line, gridOpacity: 0.6, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
-      legend: { labelColor: ink, titleColor: ink, labelFontSize: 12 },
+      axis: { labelColor: text, titleColor: text, gridColor: line, gridOpacity: 0.6, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" },
+      legend: { labelColor: text, titleColor: text, labelFontSize: 12 },
     };
   };
   const rows = (cells, x) => cells.filter((cell) => cell.total > 0).map((cell) => ({
@@ -158,17 +186,18 @@
     mark: { type: "point", size: 70, strokeWidth: 1.6, filled, opacity: 1 },
     encoding: { ...encoding, opacity: faded, tooltip },
   }));
-  const lines = (cells, x, title, side) => {
+  const lines = (cells, x, axis, side) => {
     const { color, shape } = scales(cells), values = rows(cells, x);
-    const ticks = [...new Set(values.map((row) => row.x))];
-    const where = { x: { field: "x", type: "quantitative", title, ...log({ nice: false, padding: 12 }), axis: { values: ticks, format: "d", labelOverlap: true } }, y: { field: side, type: "quantitative", title: `${side}, ms an instance`, ...log() }, color };
+    const where = { x: { field: "x", ...axis }, y: { field: side, type: "quantitative", title: `${side}, ms an instance`, ...log() }, color };
     return { data: { values }, layer: [
       { params: [pick], mark: { type: "line", strokeWidth: 1.4 }, encoding: { ...where, opacity: faded } },
       ...points({ ...where, shape }),
     ] };
   };
+  const bySize = () => ({ type: "ordinal", title: "size, variables × equalities and inequalities each", sort: order.size.map((size) => shown("size", size)), axis: { labelAngle: 0 } });
+  const byBatch = (cells) => ({ type: "quantitative", title: "instances in a batch", ...log({ nice: false, padding: 12 }), axis: { values: [...new Set(cells.map((cell) => cell.batch))], format: "d" } });
   const scatter = (cells) => {
-    const { color, shape } = scales(cells), values = rows(cells, (cell) => cell.n).filter((row) => row.one_minus_cos !== null);
+    const { color, shape } = scales(cells), values = rows(cells, () => null).filter((row) => row.one_minus_cos !== null);
     const where = { x: { field: "one_minus_cos", type: "quantitative", title: "worst 1 − cos to the reference gradient", ...log({ domainMin: 1e-17 }), axis: { format: ".0e", tickCount: 6, labelOverlap: "greedy", labelSeparation: 6 } }, y: { field: "total", type: "quantitative", title: "total, ms an instance", ...log() }, color };
     return { data: { values }, layer: [
       { data: { values: [{ at: tolerance()[0] }] }, mark: { type: "rule", strokeDash: [4, 4], color: "#888" }, encoding: { x: { field: "at", type: "quantitative", ...log({ domainMin: 1e-17 }) } } },
@@ -186,17 +215,23 @@
   };
   const chart = () => {
     const want = chosen(), side = field("pass").value, family = data.families[want.family];
-    const cells = field("all").checked ? data.cells : data.cells.filter((cell) => data.methods[cell.method].main);
+    // Of each method the configuration that the ranking shows; all of them would hide each other.
+    const { good, timed } = ranked(want), few = new Set(best([...good, ...timed]).map((cell) => cell.method));
+    const cells = field("all").checked ? data.cells : data.cells.filter((cell) => few.has(cell.method));
     const here = cells.filter((cell) => matches(cell, want));
     const sizes = cells.filter((cell) => matches(cell, want, ["size"]));
     const batches = cells.filter((cell) => matches(cell, want, ["batch"]));
     return Promise.all([
       draw("chart-accuracy", scatter(here), `Time against gradient error, ${family}, ${want.size}`),
-      draw("chart-size", lines(sizes, (cell) => cell.n, "n, variables", side), `Time against size, ${family}`),
-      draw("chart-batch", new Set(batches.map((cell) => cell.batch)).size > 1 ? lines(batches, (cell) => cell.batch, "instances in a batch", side) : null, `Time against batch, ${family}, ${want.size}`),
+      draw("chart-size", lines(sizes, (cell) => shown("size", cell.size), bySize(), side), `Time against size, ${family}`),
+      draw("chart-batch", new Set(batches.map((cell) => cell.batch)).size > 1 ? lines(batches, (cell) => cell.batch, byBatch(batches), side) : null, `Time against batch, ${family}, ${want.size}`),
     ]);
   };
-  const update = () => { fill(); rank(); return chart(); };
+  const update = (event) => {
+    if (names.includes(event.target.name)) settle(event.target.name);
+    rank();
+    return chart();
+  };
   root.addEventListener("change", update);
   dark.addEventListener("change", chart);
   fill();

@@ -6,10 +6,17 @@
   const box = document.getElementById("runs");
   let pinned = null;
 
+  // A cell of text is called what it says, or what it says without its marks.
+  const name = (cell) => cell.dataset.n || cell.textContent;
+  for (const cell of document.querySelectorAll("td[data-r]")) {
+    cell.tabIndex = 0;
+    cell.title = `${runs[Number(cell.dataset.r)][1].length} runs: click for their distribution`;
+  }
+
   // Sorting: within each section, empty keys last, a second click turns the order round.
   const key = (row, column) => {
-    const raw = row.cells[column] ? row.cells[column].dataset.s : undefined;
-    if (raw === undefined || raw === "") return null;
+    const cell = row.cells[column], raw = cell.dataset.s;
+    if (raw === undefined) return cell.classList.contains("t") ? name(cell).toLowerCase() : null;
     const number = Number(raw);
     return Number.isNaN(number) ? raw : number;
   };
@@ -64,7 +71,7 @@
     const table = cell.closest("table");
     const header = [...table.tHead.querySelectorAll("th[data-column]")][cell.cellIndex];
     const names = [...cell.parentElement.cells].filter((c) => c.classList.contains("t"));
-    const title = [...names.map((c) => c.dataset.n || c.textContent), header ? header.dataset.title : ""];
+    const title = [...names.map(name), header ? header.dataset.title : ""];
     box.innerHTML = `<button class="close" aria-label="close">×</button>` +
       `<strong>${escape(title.filter(Boolean).join(", "))}</strong>${strip(values)}` +
       `n = ${n}; mean ${round(mean)}${n > 1 ? ` ± ${round(std)}` : ""}; median ` +
@@ -106,85 +113,5 @@
     document.querySelectorAll("details").forEach((details) => { details.open = true; });
   });
 
-  // ?selftest clicks through the page and writes what happened, for the tests of the suite.
-  if (location.search === "?selftest") {
-    const result = { tables: 0, sorted: 0, wrong: [], popovers: 0, errors };
-    document.querySelectorAll("details").forEach((details) => { details.open = true; });
-    for (const table of document.querySelectorAll("table.sortable")) {
-      result.tables += 1;
-      for (const header of table.querySelectorAll("th[data-column]")) {
-        for (const up of [true, false]) {
-          header.querySelector("button").click();
-          for (const body of table.tBodies) {
-            const keys = [...body.rows].filter((row) => !row.classList.contains("section"))
-              .map((row) => key(row, Number(header.dataset.column)));
-            const filled = keys.filter((k) => k !== null);
-            const inOrder = filled.every((k, i) => i === 0 ||
-              (up ? compare(filled[i - 1], k) <= 0 : compare(filled[i - 1], k) >= 0));
-            const emptyLast = keys.slice(0, filled.length).every((k) => k !== null);
-            if (inOrder && emptyLast) result.sorted += 1;
-            else result.wrong.push(`${table.id} column ${header.dataset.column}`);
-          }
-        }
-      }
-    }
-    for (const cell of document.querySelectorAll("td[data-r]")) {
-      cell.click();
-      if (!box.hidden && box.querySelectorAll("circle").length ===
-          runs[Number(cell.dataset.r)][1].length) result.popovers += 1;
-      hide();
-    }
-    result.withRuns = document.querySelectorAll("td[data-r]").length;
-    result.images = [...document.images].every((image) => image.naturalWidth > 0 || !image.complete);
-    result.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-    const finish = () => {
-      const out = document.createElement("pre");
-      out.id = "selftest";
-      out.textContent = JSON.stringify(result);
-      document.body.append(out);
-    };
-    const choice = window.choice;
-    if (!choice) { finish(); return; }
-    // Every choice is made once: the answer must name the fastest layer that is right, first.
-    result.choices = 0;
-    result.misranked = [];
-    for (const family of [...choice.field("family").options].map((option) => option.value)) {
-      choice.field("family").value = family;
-      choice.field("family").dispatchEvent(new Event("change", { bubbles: true }));
-      for (const tolerance of choice.field("tolerance").options) {
-        choice.field("tolerance").value = tolerance.value;
-        choice.field("tolerance").dispatchEvent(new Event("change", { bubbles: true }));
-        const here = choice.data.cells.filter((cell) => ["family", "size", "batch", "dtype", "device"]
-          .every((name) => String(cell[name]) === choice.field(name).value));
-        const best = here.filter(choice.right).sort((a, b) => a.total - b.total)[0];
-        const first = document.querySelector("#ranking li .who"), said = document.getElementById("answer").textContent;
-        const label = best ? choice.data.methods[best.method].label : "";
-        result.choices += 1;
-        if (best ? first.textContent !== label || !said.includes(label) : first || !said.startsWith("No "))
-          result.misranked.push(`${family} ${tolerance.value}`);
-      }
-    }
-    window.addEventListener("load", async () => {
-      const drawn = (await choice.draw()).filter((one) => one && one.view);
-      result.charts = document.querySelectorAll(".chart svg").length;
-      // A click on a method in a legend leaves it alone, a second one brings the others back.
-      result.legends = [];
-      for (const { view } of drawn) {
-        const chart = view.container();
-        const seen = () => new Set([...chart.querySelectorAll(".role-mark.mark-symbol path")]
-          .filter((mark) => Number(mark.getAttribute("opacity") ?? 1) > 0.5).map((mark) => mark.__data__.datum.label));
-        const entry = [...chart.querySelectorAll(".role-legend-symbol path")].find((one) => seen().has(one.__data__.datum.value));
-        const before = seen(), steps = [];
-        for (let click = 0; click < 2; click += 1) {
-          entry.dispatchEvent(new MouseEvent("click", { bubbles: true, view: window }));
-          await view.runAsync();
-          steps.push([...seen()]);
-        }
-        result.legends.push({ all: [...before].sort(), picked: entry.__data__.datum.value, alone: steps[0], again: steps[1].sort() });
-      }
-      result.errors.push(...choice.errors);
-      result.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-      finish();
-    });
-  }
+  window.page = { runs, box, key, compare, hide, errors };
 })();

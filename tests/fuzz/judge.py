@@ -264,7 +264,8 @@ def _reach(problem: Problem, at: truth.Optimum) -> float:
     D, E, F = at.weights
     curve = float(np.abs(D[:, None] * problem.P * D).max())
     pull = float(np.abs(D * problem.q).max()) / curve if curve > 0.0 else 0.0
-    h = np.where(at.rows, problem.h, 0.0)
+    # Without any curvature, rows that do not bind are all that says how far away is far.
+    h = np.where(at.rows | (curve == 0.0 and np.isfinite(problem.h)), problem.h, 0.0)
     sides = [np.abs(E * problem.b).max(initial=0.0), np.abs(F * h).max(initial=0.0)]
     return max(float(np.abs(at.z / D).max()), _SHORT * max(pull, *sides))
 
@@ -324,7 +325,7 @@ def _gradient_error(
     off, exact = (part - true) / _column(rows, true), true / _column(rows, true)
     if name in "PAG":
         off, exact = off / D, exact / D
-        reach = _reach(problem, at)
+        reach = _reach(problem, at) or 1.0  # as `_distance` does
         push = max(float(np.abs(at.nu / E).max(initial=0.0)), float((at.lam / F).max(initial=0.0)))
         noise *= reach if name == "P" else reach + push
     return float(np.abs(off).max()) / (_GRADIENT * float(np.abs(exact).max()) + noise + 1e-300)

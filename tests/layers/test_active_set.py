@@ -44,6 +44,54 @@ def test_gradients_of_a_batch_agree_with_differences(family):
     assert torch.autograd.gradcheck(BPQP(), [part.requires_grad_() for part in data])
 
 
+@pytest.mark.parametrize("rank", [0, 3, 15])
+def test_a_singular_objective_is_solved_by_the_kernel(rank):
+    """Planted solutions of LPs and of QPs flat along many directions, with their gradients."""
+    rng, n, neq, count = np.random.default_rng(rank), 20, 4, 8
+    free = rank // 2  # directions that the binding rows leave to the objective
+    active, rest = n - neq - free, 10
+    F = rng.standard_normal((count, n, rank))
+    P = F @ F.mT
+    A, G = rng.standard_normal((count, neq, n)), rng.standard_normal((count, active + rest, n))
+    z, nu = rng.standard_normal((count, n)), rng.standard_normal((count, neq))
+    lam = np.concatenate([rng.uniform(0.5, 2, (count, active)), np.zeros((count, rest))], axis=1)
+    slack = np.concatenate([np.zeros((count, active)), rng.uniform(0.5, 2, (count, rest))], axis=1)
+    q = -np.einsum("kij,kj->ki", P, z)
+    q -= np.einsum("kij,ki->kj", A, nu) + np.einsum("kij,ki->kj", G, lam)
+    sides = np.einsum("kij,kj->ki", A, z), np.einsum("kij,kj->ki", G, z) + slack
+    data = [torch.tensor(part) for part in (P, q, A, sides[0], G, sides[1])]
+    layer = BPQP()
+    v = torch.tensor(rng.standard_normal((count, n)))
+    for part in data[1:]:
+        part.requires_grad_()
+    (layer(*data) * v).sum().backward()
+    # Vertices of nearly dependent rows are left: one of 24.
+    left = [facts["forward"] != "active-set" for facts in layer.last_info]
+    assert sum(left) <= 1
+    assert {facts["gradient"] for facts in layer.last_info} == {"exact"}
+    for i in range(count):
+        np.testing.assert_allclose(layer(*(part[i] for part in data)).detach(), z[i], atol=1e-9)
+        C = np.concatenate([A[i], G[i, :active]])
+        K = np.block([[P[i], C.T], [C, np.zeros((n - free, n - free))]])
+        adjoint = np.linalg.solve(K, np.concatenate([-v[i].numpy(), np.zeros(n - free)]))
+        np.testing.assert_allclose(data[1].grad[i], adjoint[:n], atol=1e-7)
+        found = torch.cat([data[3].grad[i], data[5].grad[i, :active]])
+        np.testing.assert_allclose(found, -adjoint[n:], atol=1e-7)
+
+
+def test_a_flat_optimum_goes_to_another_solver():
+    """Many points are optimal: there is no gradient, and nothing says that there is one."""
+    P = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    q = torch.tensor([-1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    G = torch.tensor([[0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+    layer = BPQP()
+    z = layer(P, q, G=G, h=torch.ones(2, dtype=torch.float64))
+    z.sum().backward()
+    assert abs(z[0] - 1.0) < 1e-9
+    assert layer.last_info[0]["forward"] != "active-set"
+    assert layer.last_info[0]["gradient"] == "least-squares"
+
+
 @pytest.mark.parametrize("own", [(), (1,), (0,), (2,), (1, 4), (3, 5), (0, 1, 2, 3, 4, 5)])
 def test_shared_arguments_get_the_sum_of_the_gradients(family, own):
     _, data = stacked(family, "qp-active", (8, 4), [0])
@@ -314,4 +362,4 @@ def test_more_binding_rows_than_variables_are_left(kernel):
     point = kernel.solve(*data, torch.tensor(G), torch.tensor(h), start)
     bound = point.found.active.sum(-1)
     assert not ((bound > n) & ~torch.isin(torch.arange(count), torch.tensor(point.left))).any()
-    assert (bound > n).sum() > count // 2
+    assert (bound > n).sum() > count // 6

@@ -14,6 +14,11 @@ the point is refined on the KKT system, and the signs are decided again at that 
 Nothing depends on units: Cholesky factorizations are invariant under scaling of rows and variables,
 and all tolerances are relative to |Wᵢ|, |Lᵀz| and |L⁻¹q|, which scale as slacks and multipliers do.
 
+Where P is singular, or the set changes choose more rows than are independent, the kernels on the
+CPU go on with the proximal method of multipliers, on P + ρM and WᵀW + δ diag, until the binding
+rows rest. Then the KKT system itself is solved on these, refined with the factor of P + ρM for a
+small ρ; a point at which the objective is flat along a free direction is left to other solvers.
+
 The backward QP (Pan et al., NeurIPS 2024, Theorem 1) is one more solve with L and the factor of
 WᵀW on the binding rows.
 

@@ -26,9 +26,15 @@ from bpqp_bench.layers.primal_dual.blas import (
     workspace,
 )
 from bpqp_bench.layers.primal_dual.rules import (
+    CLOSE,
+    CONVEX,
     ENOUGH,
     EPS,
+    FAR,
     FINE,
+    FIRST,
+    LAST,
+    MOST_CHANGES,
     MOST_REFINEMENTS,
     MOST_STEPS,
     PATIENCE,
@@ -37,6 +43,7 @@ from bpqp_bench.layers.primal_dual.rules import (
     RESIDUAL,
     ROUGH,
     SHORT,
+    STEEP,
     SUSPECT,
     WEAK,
 )
@@ -94,7 +101,10 @@ class State(NamedTuple):
         (., m, m): the factor of the equalities' block of WWᵀ, what stands below it, and the
         dual's matrix S on the inequalities, after elimination of the equalities.
     sound_p, sound
-        Whether P, and the equalities' block, are safely positive definite, 1 or 0, (.,).
+        Whether P, and the equalities' block, are safely positive definite, 1 or 0, (.,); where P is
+        singular, L is the factor of P + ρM, and ``sound_p`` is 2 for the large ρ, 3 for the small.
+    metric
+        The diagonal M, (., n), in the units of P; only where P is singular.
     T, order
         (batch, m, m), the factor of WWᵀ on the rows ``order`` (batch, m): the equalities, then
         those that bind.
@@ -120,6 +130,7 @@ class State(NamedTuple):
     D: Any
     sound_p: Any
     sound: Any
+    metric: Any
     T: Any
     order: Any
     z: Any
@@ -135,7 +146,7 @@ def room(sizes: Sizes) -> int:
     count, n, m = sizes.batch, sizes.n, sizes.neq + sizes.nineq
     rows = max(sizes.A, sizes.G)
     own = max(sizes.P, rows)
-    per_objective, per_own = 2 * n * n + 1, m * n + m * m + m + 1
+    per_objective, per_own = 2 * n * n + n + 1, m * n + m * m + m + 1
     return 1 + sizes.P * per_objective + rows * m * n + own * per_own + count * (m * m + m)
 
 
@@ -248,12 +259,13 @@ def _arrays(at: Any, sizes: Any) -> Any:
     order = integers(place, (count, m))
     place += 8 * count * m
     sound_p, sound = doubles(place, (sizes.P,)), doubles(place + 8 * sizes.P, (own,))
+    metric = doubles(place + 8 * (sizes.P + own), (sizes.P, n))
     y = at.found + 8 * count * n
     numbers = y + 8 * count * m
     active = numbers + 8 * count * 5
     return State(
         doubles(at.q, (sizes.q, n)), doubles(at.b, (sizes.b, neq)), doubles(at.h, (sizes.h, nineq)),
-        Q, L, C, W, widths, D, sound_p, sound, T, order,
+        Q, L, C, W, widths, D, sound_p, sound, metric, T, order,
         doubles(at.found, (count, n)), doubles(y, (count, m)),
         masks(active, (count, nineq)), masks(active + count * nineq, (count, nineq)),
         doubles(numbers, (count, 5)), symmetric,
@@ -299,23 +311,103 @@ def prepare(at: Any, sizes: Any) -> None:
 def factorize_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
     """Q = LLᵀ; ``sound_p`` says whether it is safely positive definite."""
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
-    n, Q, L = sizes.n, state.Q, state.L
+    n, Q, L, C = sizes.n, state.Q, state.L, state.C
     for i in range(lo, hi):
         L[i] = Q[i]
         good = cholesky(work, L[i], 0, n)
         if good:
             good = not near_singular(L[i], n, np.sqrt(np.diag(Q[i])))
         state.sound_p[i] = 1.0 if good else 0.0
+        if not good:
+            q = state.q[min(i, state.q.shape[0] - 1)]
+            _measure(Q[i], C[min(i, C.shape[0] - 1)], q, state.metric[i])
+            # Convex to rounding, as elsewhere, and then a factor that is well conditioned.
+            if _shifted(work, Q[i], CONVEX, state.metric[i], L[i]) and _shifted(
+                work, Q[i], FAR, state.metric[i], L[i]
+            ):
+                state.sound_p[i] = 2.0
 
 
 @_compiled
-def factorize_rows(at: Any, sizes: Any, lo: int, hi: int) -> None:
-    """W, D and ``widths``; ``sound`` becomes 0 where the equalities are nearly dependent."""
+def _shifted(work: Any, Q: Any, factor: float, metric: Any, L: Any) -> bool:
+    """Factorize Q + factor·M."""
+    L[:] = Q
+    for a in range(len(metric)):
+        L[a, a] += factor * metric[a]
+    return bool(cholesky(work, L, 0, len(metric)))
+
+
+@_compiled
+def _measure(Q: Any, C: Any, q: Any, metric: Any) -> None:
+    """Curvature that a variable of natural size would have: by scaling the KKT matrix.
+
+    Ruiz's method (RAL-TR-2001-034) on [Q Cᵀ; C 0], three rounds; then the size of the objective.
+    """
+    n, m = C.shape[1], C.shape[0]
+    e, f = np.ones(n), np.ones(m)
+    for _ in range(3):
+        above, across = np.zeros(n), np.zeros(m)
+        for a in range(n):
+            for j in range(n):
+                above[j] = max(above[j], abs(Q[a, j]) * e[a] * e[j])
+        for i in range(m):
+            for j in range(n):
+                size = abs(C[i, j]) * f[i] * e[j]
+                above[j], across[i] = max(above[j], size), max(across[i], size)
+        for j in range(n):
+            e[j] /= np.sqrt(above[j]) if above[j] > 0.0 else 1.0
+        for i in range(m):
+            f[i] /= np.sqrt(across[i]) if across[i] > 0.0 else 1.0
+    size = 0.0
+    for a in range(n):
+        size = max(size, abs(q[a]) * e[a])
+        for j in range(n):
+            size = max(size, abs(Q[a, j]) * e[a] * e[j])
+    for a in range(n):
+        metric[a] = (size if size > 0.0 else 1.0) / (e[a] * e[a])
+
+
+@_compiled
+def _span(row: Any, metric: Any) -> float:
+    """|M^{-1/2}c|: how far cᵀx goes where x has length one."""
+    value = 0.0
+    for j in range(len(metric)):
+        value += row[j] * row[j] / metric[j]
+    return float(np.sqrt(value))
+
+
+@_compiled
+def _reach(x: Any, metric: Any) -> float:
+    """|M^{1/2}x|."""
+    value = 0.0
+    for j in range(len(metric)):
+        value += metric[j] * x[j] * x[j]
+    return float(np.sqrt(value))
+
+
+@_compiled
+def firm_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
+    """Where P is singular, and the binding rows are known about: Q + ρM with a small ρ."""
+    state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
+    for i in range(lo, hi):
+        if state.sound_p[i] == 2.0:
+            good = _shifted(work, state.Q[i], CLOSE, state.metric[i], state.L[i])
+            state.sound_p[i] = 3.0 if good else 0.0
+
+
+@_compiled
+def factorize_rows(at: Any, sizes: Any, again: bool, lo: int, hi: int) -> None:
+    """W, D and ``widths``; ``sound`` becomes 0 where the equalities are nearly dependent.
+
+    ``again`` skips those whose L has not changed.
+    """
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     L, C, W, D = state.L, state.C, state.W, state.D
     m, n, neq = W.shape[1], sizes.n, sizes.neq
     for i in range(lo, hi):
         p, c = min(i, L.shape[0] - 1), min(i, C.shape[0] - 1)
+        if again and state.sound_p[p] == 1.0:
+            continue
         state.sound[i] = 0.0
         if state.sound_p[p] == 0.0:
             continue
@@ -367,18 +459,23 @@ def _saddle_reduced(
     L: Any, W: Any, T: Any, order: Any, k: int, s: Any, x: Any, y: Any, t: Any
 ) -> Any:
     """Do as `_saddle`, from t = L⁻¹r."""
-    n = x.shape[0]
     free = np.sqrt(_dot(t, t))
+    _onto_rows(W, T, order, k, s, y, t)
+    length = np.sqrt(_dot(t, t))
+    x[:] = t
+    _upper(L, x, x.shape[0])
+    return length, free
+
+
+@_compiled
+def _onto_rows(W: Any, T: Any, order: Any, k: int, s: Any, y: Any, t: Any) -> None:
+    """Take t = L⁻¹r to Lᵀx, where Wt = s on the k rows, and write their multipliers."""
     for a in range(k):
         y[a] = _dot(W[order[a]], t) - s[a]
     _lower(T, y, k)
     _upper(T, y, k)
     for a in range(k):
         _add(t, -y[a], W[order[a]])
-    length = np.sqrt(_dot(t, t))
-    x[:] = t
-    _upper(L, x, n)
-    return length, free
 
 
 @_compiled
@@ -421,14 +518,20 @@ def _balance(
 
 
 @_compiled
-def _factorize(work: Any, D: Any, T: Any, order: Any, neq: int, k: int) -> bool:
-    """Complete T by the rows order[neq:k]; the equalities' block is there."""
+def _factorize(
+    work: Any, D: Any, T: Any, order: Any, neq: int, k: int, factor: float, widths: Any
+) -> bool:
+    """Complete T by the rows order[neq:k], with factor·widths² on their diagonal.
+
+    The equalities' block is there.
+    """
     for a in range(neq, k):
         row = order[a]
         for e in range(neq):
             T[a, e] = D[row, e]
         for e in range(neq, a + 1):
             T[a, e] = D[row, order[e]]
+        T[a, a] += factor * widths[row] * widths[row]
     return bool(cholesky(work, T, neq, k - neq))
 
 
@@ -470,10 +573,197 @@ def _misplaced(
 
 
 @_compiled
-def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays back and forth
-    at: Any, sizes: Any, active_tol: float, lo: int, hi: int
+def _hold_back(step: int, count: int, fewest: int, patience: int, wrong: Any) -> Any:
+    """Change only the last wrong row where their number does not fall; fewest and patience.
+
+    Block pivoting (Júdice and Pires, Comput. Oper. Res. 21 (1994)); it always ends.
+    """
+    if count < fewest:
+        return count, PATIENCE
+    if step > PLAIN_STEPS:
+        patience -= 1
+        if patience < 0:
+            last = len(wrong) - 1
+            while not wrong[last]:
+                last -= 1
+            wrong[:last] = False
+    return fewest, patience
+
+
+@_compiled
+def _reduce_rows(
+    D: Any, T: Any, W: Any, base: Any, neq: int, right: Any, short: Any, s0: Any
+) -> None:
+    """Write the dual's s0 = h + W_G t − V a, where t = L⁻¹q is ``base`` and a = T⁻¹(W_A t + b)."""
+    for a in range(neq):
+        short[a] = _dot(W[a], base) + right[a]
+    _lower(T, short, neq)
+    for j in range(len(s0)):
+        row = neq + j
+        s0[j] = right[row] + _dot(W[row], base) - _dot(D[row, :neq], short[:neq])
+
+
+@_compiled
+def _step_length(u: Any, to: Any, base: Any, r: Any, push: Any, weights: Any) -> float:
+    """Minimize ½|u|² + baseᵀu + Σ max(r, 0)²/(2·weights) on the way from (u, r) to (to, push).
+
+    The derivative is increasing and piecewise linear: it is followed from corner to corner (QPALM:
+    Hermans, Themelis and Patrinos, Math. Program. Comput. 14 (2022), Algorithm 2).
+    """
+    value, slope, m = 0.0, 0.0, len(r)
+    for a in range(len(u)):
+        step = to[a] - u[a]
+        value += step * (u[a] + base[a])
+        slope += step * step
+    corners = np.full(m, np.inf)
+    for j in range(m):
+        g = push[j] - r[j]
+        if r[j] > 0.0:
+            value += r[j] * g / weights[j]
+            slope += g * g / weights[j]
+        if r[j] * g < 0.0 or (r[j] == 0.0 and g > 0.0):
+            corners[j] = -r[j] / g
+    if not value < 0.0:
+        return 1.0
+    for j in np.argsort(corners):
+        if not slope * corners[j] < -value:
+            break
+        g = push[j] - r[j]
+        sign = 1.0 if g > 0.0 else -1.0
+        value += sign * r[j] * g / weights[j]
+        slope += sign * g * g / weights[j]
+    return -value / slope
+
+
+@_compiled
+def approach(  # noqa: PLR0912, PLR0915 - as `solve`
+    at: Any, sizes: Any, lo: int, hi: int
 ) -> int:
-    """Solve instances lo, …, hi − 1 on their factorizations; returns how many are left."""
+    """Find the binding rows of instances that are not solved; returns how many it tried.
+
+    The proximal method of multipliers (Rockafellar, Math. Oper. Res. 1 (1976)): every step solves
+    the problem with ½ρ|z − zₖ|² in the metric M, where P is singular, and δ/2|y − yₖ|² in the dual,
+    by Newton's method with exact line search, with the factors that are there. Newton's point is
+    that on the rows that would bind, of which δ lets there be any number. It ends when these rest,
+    though δ falls.
+    """
+    state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
+    n, neq, nineq = sizes.n, sizes.neq, sizes.nineq
+    m, handled = neq + nineq, 0
+    x, base, t, u = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    right, short, y = np.empty(m), np.empty(m), np.empty(m)
+    lam, weights, excess, push = np.empty(nineq), np.empty(nineq), np.empty(nineq), np.empty(nineq)
+    for i in range(lo, hi):
+        p, f = min(i, state.Q.shape[0] - 1), min(i, state.W.shape[0] - 1)
+        if state.numbers[i, 0] == 1.0 or state.sound[f] == 0.0:
+            continue
+        handled += 1
+        D, T, W, wide, L = state.D[f], state.T[i], state.W[f], state.widths[f], state.L[p]
+        active, order, metric = state.active[i], state.order[i], state.metric[p]
+        rho, delta = FAR if state.sound_p[p] == 2.0 else 0.0, FIRST
+        q = state.q[min(i, state.q.shape[0] - 1)]
+        right[:neq] = state.b[min(i, state.b.shape[0] - 1)]
+        right[neq:] = state.h[min(i, state.h.shape[0] - 1)]
+        for a in range(neq):
+            order[a] = a
+            T[a, : a + 1] = D[a, : a + 1]
+        active[:] = False
+        x[:] = 0.0
+        lam[:] = 0.0
+        rest, steps = 0, 0
+        while steps < MOST_CHANGES:
+            for a in range(n):
+                base[a] = q[a]
+                if rho > 0.0:
+                    base[a] -= rho * metric[a] * x[a]
+            _lower(L, base, n)
+            for j in range(nineq):
+                width = wide[neq + j]
+                weights[j] = delta * width * width if width > 0.0 else 1.0
+                if steps:
+                    row = neq + j
+                    excess[j] = _dot(W[row], u) - right[row] + weights[j] * lam[j]
+                    active[j] = excess[j] > 0.0
+            rest += 1
+            while steps < MOST_CHANGES:
+                k = _bind(active, order, neq)
+                steps += 1
+                if not _factorize(work, D, T, order, neq, k, delta, wide):
+                    steps = MOST_CHANGES
+                    break
+                for a in range(k):
+                    row = order[a]
+                    short[a] = right[row]
+                    if a >= neq:
+                        short[a] -= weights[row - neq] * lam[row - neq]
+                for a in range(n):
+                    t[a] = -base[a]
+                _onto_rows(W, T, order, k, short, y, t)
+                same = True
+                for j in range(nineq):
+                    row = neq + j
+                    push[j] = _dot(W[row], t) - right[row] + weights[j] * lam[j]
+                    same &= (push[j] > 0.0) == active[j]
+                if same:
+                    break
+                rest, length = 0, 1.0
+                if steps > 1:
+                    length = _step_length(u, t, base, excess, push, weights)
+                else:
+                    u[:] = t
+                    excess[:] = push
+                for a in range(n):
+                    u[a] += length * (t[a] - u[a])
+                for j in range(nineq):
+                    excess[j] += length * (push[j] - excess[j])
+                    active[j] = excess[j] > 0.0
+            u[:] = t
+            x[:] = u
+            _upper(L, x, n)
+            lam[:] = 0.0
+            for a in range(neq, k):
+                lam[order[a] - neq] = max(y[a], 0.0)
+            if rest >= PATIENCE and delta <= LAST:
+                break
+            delta = max(0.1 * delta, LAST)
+        state.numbers[i, 3] = steps
+    return handled
+
+
+@_compiled
+def _flat(
+    L: Any, W: Any, T: Any, order: Any, k: int, metric: Any, t: Any, x: Any, y: Any, zero: Any
+) -> bool:
+    """Whether the objective is nearly flat along a direction that the k rows leave free.
+
+    With the factor of P + ρM, x ← ρ(P + ρM)⁻¹Mx on these rows takes away all directions with a
+    curvature over ρ, and keeps the flat ones.
+    """
+    n = len(metric)
+    for a in range(n):
+        x[a] = np.cos(a * a + 1.0) / np.sqrt(metric[a])
+    first = before = _reach(x, metric)
+    for _ in range(3):
+        for a in range(n):
+            t[a] = CLOSE * metric[a] * x[a]
+        _lower(L, t, n)
+        zero[:k] = 0.0
+        _saddle_reduced(L, W, T, order, k, zero, x, y, t)
+        length = _reach(x, metric)
+        if length <= CLOSE * first:
+            return False
+        ratio, before = length / before, length
+    return not ratio <= STEEP
+
+
+@_compiled
+def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays back and forth
+    at: Any, sizes: Any, active_tol: float, again: bool, lo: int, hi: int
+) -> int:
+    """Solve instances lo, …, hi − 1 on their factorizations; returns how many are left.
+
+    ``again`` tries those that are left, from the rows of `approach`.
+    """
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     q, b, h, Q, L, C, W, widths, D = (
         *(state.q, state.b, state.h, state.Q, state.L, state.C, state.W, state.widths, state.D),
@@ -488,17 +778,28 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
     reduced = _reduced(work, L, q, lo, hi)
     right, short = np.empty(m), np.empty(m)
     x, dx, grad = np.empty(n), np.empty(n), np.empty(n)
-    dy, multipliers = np.empty(m), np.empty(m)
+    dy, multipliers, own_spans = np.empty(m), np.empty(m), np.empty(m)
     unsolved = hi - lo
     for i in range(lo, hi):
         c, f, p = min(i, C.shape[0] - 1), min(i, W.shape[0] - 1), min(i, Q.shape[0] - 1)
+        before = 0.0
+        if again:
+            before = numbers[i, 3]
+            if numbers[i, 0] == 1.0:
+                unsolved -= 1
+                continue
         numbers[i, :] = 0.0
         y[i, :] = 0.0
         if state.sound[f] == 0.0:
             active[i, :] = False
             continue
+        if state.sound_p[p] == 2.0:
+            continue
         Di, Ti, Wi, wide = D[f], T[i], W[f], widths[f]
-        # The dual: s0 = h + W_G t − V a with t = L⁻¹q and a = T⁻¹(W_A t + b).
+        # Where P is singular, what is judged has sizes in M.
+        singular, metric, spans = state.sound_p[p] > 1.0, state.metric[p], wide
+        if singular:
+            spans = own_spans
         for a in range(n):
             linear[a] = q[i if q.shape[0] > 1 else 0, a]
         base = reduced[i - lo if L.shape[0] == 1 else 0]
@@ -510,35 +811,29 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             order[i, a] = a
             Ti[a, : a + 1] = Di[a, : a + 1]
             right[a] = b[i if b.shape[0] > 1 else 0, a]
-            short[a] = _dot(Wi[a], base) + right[a]
-        _lower(Ti, short, neq)
         for j in range(nineq):
             right[neq + j] = h[i if h.shape[0] > 1 else 0, j]
-            s0[j] = right[neq + j] + _dot(Wi[neq + j], base) - _dot(Di[neq + j, :neq], short[:neq])
-            if not at.start:
-                active[i, j] = s0[j] < 0.0
+        if singular:
+            force = _span(linear, metric)
+            for a in range(m):
+                spans[a] = _span(C[c, a], metric)
+        if not again:
+            _reduce_rows(Di, Ti, Wi, base, neq, right, short, s0)
+            for j in range(nineq):
+                if not at.start:
+                    active[i, j] = s0[j] < 0.0
 
-        fewest, patience, settled = nineq + 1, PATIENCE, False
+        fewest, patience, settled = nineq + 1, PATIENCE, again
         for step in range(1, MOST_STEPS + 1):
             k = _bind(active[i], order[i], neq)
-            if not _factorize(work, Di, Ti, order[i], neq, k):
+            if not _factorize(work, Di, Ti, order[i], neq, k, 0.0, wide):
                 break
             if not settled:
                 count = _misplaced(
                     Di, Ti, order[i], neq, k, s0, force, wide, active[i], dy, slack, wrong
                 )
                 if count:
-                    if count < fewest:
-                        fewest, patience = count, PATIENCE
-                    elif step > PLAIN_STEPS:
-                        # Block pivoting: the last wrong row alone, until their number falls
-                        # (Júdice and Pires, Comput. Oper. Res. 21 (1994)); it always ends.
-                        patience -= 1
-                        if patience < 0:
-                            last = nineq - 1
-                            while not wrong[last]:
-                                last -= 1
-                            wrong[:last] = False
+                    fewest, patience = _hold_back(step, count, fewest, patience, wrong)
                     for j in range(nineq):
                         active[i, j] ^= wrong[j]
                     continue
@@ -554,6 +849,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             for a in range(n):
                 t[a] = -base[a]
             length, _ = _saddle_reduced(L[p], Wi, Ti, order[i], k, short, x, multipliers, t)
+            if singular:
+                length = _reach(x, metric)
             correction = length
             for _ in range(MOST_REFINEMENTS):
                 _gradient(Q[p], x, C[c], order[i], k, multipliers, linear, grad)
@@ -565,6 +862,9 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 _add(x, 1.0, dx)
                 for a in range(k):
                     multipliers[a] += dy[a]
+                if singular:
+                    correction = _reach(dx, metric)
+                    length = max(length, correction)
                 if correction <= ENOUGH * length:
                     break
 
@@ -574,7 +874,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             steep, good, primal = _largest(grad), ratio <= RESIDUAL, 0.0
             for a in range(neq):
                 off = abs(right[a] - _dot(C[c, a], x))
-                good &= off <= (RESIDUAL * length + EPS * force) * wide[a] + EPS * abs(right[a])
+                allowed = (RESIDUAL * length + EPS * force) * spans[a]
+                good &= off <= allowed + EPS * abs(right[a])
                 primal = max(primal, off)
             for a in range(m):
                 y[i, a] = 0.0
@@ -584,7 +885,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             count = 0
             for j in range(nineq):
                 row = neq + j
-                width, lam = wide[row], y[i, row]
+                width, lam = spans[row], y[i, row]
                 left = right[row] - _dot(C[c, row], x)
                 near = width * (correction + FINE * length) + FINE * abs(right[row])
                 error = short[row] if active[i, j] else 0.0
@@ -608,10 +909,12 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             if not good:
                 break
             if not count:
+                if singular and _flat(L[p], Wi, Ti, order[i], k, metric, t, dx, dy, short):
+                    break
                 z[i, :] = x
                 unsolved -= 1
                 numbers[i, 0], numbers[i, 1], numbers[i, 2] = 1.0, primal, steep
-                numbers[i, 3], numbers[i, 4] = step, k - neq
+                numbers[i, 3], numbers[i, 4] = before + step, k - neq
                 break
             for j in range(nineq):
                 active[i, j] ^= wrong[j]
@@ -623,8 +926,14 @@ def everything(at: Any, sizes: Any, active_tol: float) -> int:
     """All stages in one call, which costs a small problem less than one call for each."""
     prepare(at, sizes)
     factorize_objective(at, sizes, 0, sizes.P)
-    factorize_rows(at, sizes, 0, max(sizes.P, sizes.A, sizes.G))
-    return int(solve(at, sizes, active_tol, 0, sizes.batch))
+    own = max(sizes.P, sizes.A, sizes.G)
+    factorize_rows(at, sizes, False, 0, own)
+    left = solve(at, sizes, active_tol, False, 0, sizes.batch)
+    if left and approach(at, sizes, 0, sizes.batch):
+        firm_objective(at, sizes, 0, sizes.P)
+        factorize_rows(at, sizes, True, 0, own)
+        left = solve(at, sizes, active_tol, True, 0, sizes.batch)
+    return int(left)
 
 
 @_compiled
@@ -691,7 +1000,10 @@ def _adjoint(
         for a in range(n):
             t[a] = -t[a]
         off[:k] = 0.0
+        singular, metric = state.sound_p[p] > 1.0, state.metric[p]
         length, free = _saddle_reduced(L[p], W[f], T[i], order[i], k, off, x[i], found, t)
+        length = _reach(x[i], metric) if singular else length
+        free = _span(v[i], metric) if singular else free
         # Where rows hold x at zero, the scale is what it would be without them.
         scale = max(length, SHORT * free)
         for attempt in range(MOST_REFINEMENTS + 1):
@@ -699,7 +1011,9 @@ def _adjoint(
             for a in range(k):
                 off[a] = -_dot(C[c, order[i, a]], x[i])
                 if scale > 0.0:
-                    residual = max(residual, abs(off[a]) / (widths[f, order[i, a]] * scale))
+                    row = order[i, a]
+                    width = _span(C[c, row], metric) if singular else widths[f, row]
+                    residual = max(residual, abs(off[a]) / (width * scale))
             residuals[i] = residual
             if residual <= RESIDUAL or attempt == MOST_REFINEMENTS:
                 break

@@ -155,8 +155,13 @@ class Point:
             own = max(sizes.P, sizes.A, sizes.G)
             compiled.prepare(at, sizes)
             _share(partial(compiled.factorize_objective, at, sizes), sizes.P, threads)
-            _share(partial(compiled.factorize_rows, at, sizes), own, threads)
-            left = _share(partial(compiled.solve, at, sizes, active_tol), sizes.batch, threads)
+            _share(partial(compiled.factorize_rows, at, sizes, False), own, threads)
+            solve, count = partial(compiled.solve, at, sizes, active_tol), sizes.batch
+            left = _share(partial(solve, False), count, threads)
+            if left and _share(partial(compiled.approach, at, sizes), count, threads):
+                _share(partial(compiled.firm_objective, at, sizes), sizes.P, threads)
+                _share(partial(compiled.factorize_rows, at, sizes, True), own, threads)
+                left = _share(partial(solve, True), count, threads)
         self.left = self.found.left if left else []
 
     def pullback(

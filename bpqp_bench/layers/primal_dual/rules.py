@@ -26,6 +26,14 @@ MOST_REFINEMENTS = 5
 PIVOT = 1e-12
 #: The same, at which it is looked at more closely: see `compiled.near_singular`.
 SUSPECT = 1e-6
+#: Curvature below zero, relative, that counts as rounding.
+CONVEX = 1e-12
+#: Where P is singular, curvature that is added to find the binding rows, and then to solve on them.
+FAR, CLOSE = 1e-3, 1e-8
+#: Weight of the dual's proximal term, first and last; factorizations on an active set with it.
+FIRST, LAST, MOST_CHANGES = 1e-1, 1e-8, 200
+#: Part of a flat direction that one solve with the latter leaves, at which P is flat along it.
+STEEP = 1e-3
 #: Errors of signs before refinement, relative.
 ROUGH = 1e3 * EPS
 #: Errors of signs after refinement, relative, beside the length of the last correction.

@@ -11,6 +11,7 @@ derivative is then one-sided, and the answer carries a flag.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,7 @@ Mask = NDArray[np.bool_]
 _SAFETY = 10.0  # errors of slack and multiplier over the residuals that the solver left
 _ROUNDING = 64.0 * float(np.finfo(float).eps)
 _PATIENCE = 3
+_MOST_STEPS = 30
 _LARGEST_ERROR = 1e-8
 _CONSISTENT = 1e-11
 _BLURRED = 1e-7  # rounding of Pz over the forces at which a point says nothing
@@ -171,7 +173,8 @@ def polish_qp(
     clock: Phase = no_clock,
     *,
     iterative: bool = False,
-    most_steps: int = 30,
+    falling: bool = False,
+    deadline: float = np.inf,
 ) -> Polished:
     """Solve the QP on its active rows exactly, correcting the rows until all signs are right.
 
@@ -179,9 +182,12 @@ def polish_qp(
     negative multiplier leave, violated ones enter (primal-dual active-set method). It stops when
     nothing changes: the KKT conditions then hold to rounding error. Changing all wrong rows at once
     can cycle; when their number has not fallen for three steps, only the last of them changes until
-    it does (block principal pivoting: Júdice and Pires, Comput. Oper. Res. 21 (1994)). After
-    ``most_steps`` steps, or on rows that contradict one another, the solution that came in is
-    returned, with ``converged`` False.
+    it does (block principal pivoting: Júdice and Pires, Comput. Oper. Res. 21 (1994)). Where rows
+    are dependent, their multipliers are not unique, and those of least norm may have wrong signs
+    although others have none: the ones nearest to what came in are tried, too. After thirty steps,
+    at the ``deadline`` (of `time.monotonic`), with ``falling`` as soon as the number of wrong rows
+    does not fall, or on rows that contradict one another, the solution that came in is returned,
+    with ``converged`` False.
     """
     with clock("setup"):
         guess = active_rows(qp, solution, tolerance).rows
@@ -190,50 +196,74 @@ def polish_qp(
         # How far the forces alone would go: what rounding leaves of a solution at the origin.
         step = float(np.abs(qp.q).max()) / curvature if curvature > 0.0 else 0.0
     fewest, patience, steps = qp.nineq + 1, _PATIENCE, 0
-    while steps < most_steps:
+    while steps < _MOST_STEPS and time.monotonic() < deadline:
         steps += 1
         factor = factorize_kkt(qp.P, stack_rows(qp.A, qp.G, guess), clock, iterative=iterative)
         found = factor.solve(-qp.q, np.concatenate([qp.b, qp.h[guess]]), clock)
+        x, y = found.x, found.y
         with clock("solve"):
-            lam = np.zeros(qp.nineq)
-            lam[guess] = found.y[qp.neq :]
-            slack = qp.h - qp.G @ found.x
-            force = lam * lengths
-            push = max(float(np.abs(force).max(initial=0.0)), float(np.abs(qp.q).max()))
-            error = min(max(_ROUNDING, 100.0 * found.residual), _LARGEST_ERROR)
-            wrong_sign = guess & (force < -error * push)
-            terms = lengths * np.linalg.norm(found.x) + np.abs(qp.h)
-            violated = ~guess & (slack < -10.0 * error * terms - _ROUNDING * lengths * step)
-            changed = wrong_sign | violated
-            wrong = int(changed.sum())
-            if wrong < fewest:
-                fewest, patience = wrong, _PATIENCE
-            elif patience > 0:
-                patience -= 1
-            else:
-                changed[: np.flatnonzero(changed)[-1]] = False
+            lam, changed, push = _signs(qp, lengths, step, guess, x, y, found.residual)
+        if found.least_squares and changed.any():
+            near_x, near_y, residual = _nearest(qp, solution, guess, factor, clock)
+            with clock("solve"):
+                other = _signs(qp, lengths, step, guess, near_x, near_y, residual)
+            if other[1].sum() < changed.sum():
+                (lam, changed, push), x, y = other, near_x, near_y
+        wrong = int(changed.sum())
+        if wrong < fewest:
+            fewest, patience = wrong, _PATIENCE
+        elif falling:
+            break
+        elif patience > 0:
+            patience -= 1
+        else:
+            changed[: np.flatnonzero(changed)[-1]] = False
         if wrong == 0:
-            nu, lam = found.y[: qp.neq], np.maximum(lam, 0.0)
+            nu, lam = y[: qp.neq], np.maximum(lam, 0.0)
             with clock("extract"):
-                primal, dual = residuals(qp, found.x, nu, lam, solution.mu)
-                better = QPSolution(
-                    found.x, nu, lam, solution.mu, "solved", solution.iterations, primal, dual
-                )
+                primal, dual = residuals(qp, x, nu, lam, solution.mu)
+                counted = solution.iterations
+                better = QPSolution(x, nu, lam, solution.mu, "solved", counted, primal, dual)
                 weak = active_rows(qp, better, tolerance)
             # Rows that nearly repeat others have multipliers that nearly cancel.
             strong = float(np.abs(nu * row_lengths(qp.A)).max(initial=push))
-            strong = max(strong, force_scale(qp, found.x, nu, lam))
-            off = float(violations(qp, found.x).max(initial=0.0))
+            strong = max(strong, force_scale(qp, x, nu, lam))
+            off = float(violations(qp, x).max(initial=0.0))
             # Least squares meet what has a solution to rounding; the rest contradicts itself.
             allowed = _CONSISTENT if found.least_squares else _LARGEST_ERROR
             if off > allowed or dual > allowed * strong:
                 break
             # So far out along a flat direction that rounding of Pz hides what the objective does.
-            pull = max(float(np.abs(part).max()) for part in (qp.q, qp.P @ found.x))
-            blur = _ROUNDING * curvature * float(np.abs(found.x).max())
+            pull = max(float(np.abs(part).max()) for part in (qp.q, qp.P @ x))
+            blur = _ROUNDING * curvature * float(np.abs(x).max())
             if blur > _BLURRED * pull > 0.0:
                 break
             active = ActiveSet(guess, weak.weak, weak.tolerance)
             return Polished(better, active, factor, steps, True)
         guess = guess ^ changed
     return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)
+
+
+def _signs(
+    qp: ConvexQP, lengths: Array, step: float, guess: Mask, x: Array, y: Array, residual: float
+) -> tuple[Array, Mask, float]:
+    """Return λ, the rows of wrong sign, and the size of the forces of a solution on some rows."""
+    lam = np.zeros(qp.nineq)
+    lam[guess] = y[qp.neq :]
+    slack, force = qp.h - qp.G @ x, lam * lengths
+    push = max(float(np.abs(force).max(initial=0.0)), float(np.abs(qp.q).max()))
+    error = min(max(_ROUNDING, 100.0 * residual), _LARGEST_ERROR)
+    terms = lengths * np.linalg.norm(x) + np.abs(qp.h)
+    violated = ~guess & (slack < -10.0 * error * terms - _ROUNDING * lengths * step)
+    return lam, (guess & (force < -error * push)) | violated, push
+
+
+def _nearest(
+    qp: ConvexQP, solution: QPSolution, guess: Mask, factor: KKTFactor, clock: Phase
+) -> tuple[Array, Array, float]:
+    """Correct a point and its multipliers by as little as solves the QP on the guessed rows."""
+    C = stack_rows(qp.A, qp.G, guess)
+    x, y = solution.z, np.concatenate([solution.nu, solution.lam[guess]])
+    sides = np.concatenate([qp.b, qp.h[guess]])
+    found = factor.solve(-(qp.P @ x + qp.q + C.T @ y), sides - C @ x, clock)
+    return x + found.x, y + found.y, found.residual

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bpqp_bench.layers.active_set import (
     ActiveSet,
     Mask,
+    Polished,
     active_cones,
     active_rows,
     polish_qp,
@@ -33,6 +34,7 @@ from bpqp_bench.layers.problem import (
     Phase,
     QPSolution,
     Tolerances,
+    componentwise_residual,
     no_clock,
     no_solution,
     relative_residual,
@@ -46,8 +48,9 @@ Indices = NDArray[np.intp]
 FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
 _RETRY = 1e-9  # tolerance of the second attempt where polishing failed
 _RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
+_RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
 _CLOSE = 1e-5  # and of one that comes with a warning
-_SPARSE_STEPS = 20  # factorizations; what has not settled by then takes a solver less time
+_HEAVY = 1e9  # multiplications of a sparse factorization from which supernodes pay: Clarabel's
 _FAR = 1e7  # a right-hand side that a row is tried without, in the problem's own units
 
 
@@ -121,7 +124,9 @@ class _Search:
     def __init__(self, qp: ConvexQP, settings: Settings, clock: Phase) -> None:
         self.qp, self.settings, self.clock = qp, settings, clock
         self.tried: list[str] = []
-        self.begun, self.worth = time.monotonic(), np.inf
+        limit = settings.time_limit
+        self.deadline = time.monotonic() + limit if limit else np.inf
+        self.worth, self.work = np.inf, 0.0
         self.scaled, self.scaling = qp, Scaling.identity(qp)
 
     def run(self) -> ForwardPass:
@@ -141,11 +146,12 @@ class _Search:
         first, polish = self.settings.forward, self.settings.polish
         best: ForwardPass | None = None
         worth, proof_sought = np.inf, False
-        for name in (first, *(name for name in FALLBACK if name != first)):
+        others = sorted(FALLBACK, key=lambda name: name != "clarabel" or self.work < _HEAVY)
+        for name in (first, *(name for name in others if name != first)):
             dense_only = name in DENSE_ONLY and self.qp.is_sparse
             if name == "active-set" or (dense_only and name != first):
                 continue
-            if self.tried and self._out_of_time():
+            if self.tried and time.monotonic() > self.deadline:
                 break
             self.tried.append(name)
             done = self._attempt(name)
@@ -170,9 +176,10 @@ class _Search:
         status = f"failed (tried {', '.join(self.tried)})"
         return self._finish(_nothing(self.qp, status, {"forward": self.tried[-1]}))
 
-    def _out_of_time(self) -> bool:
-        limit = self.settings.time_limit
-        return limit > 0.0 and time.monotonic() - self.begun > limit
+    def _left(self) -> float:
+        """Seconds that are left, 0 where there is no limit."""
+        left = self.deadline - time.monotonic()
+        return max(left, 1e-6) if left < np.inf else 0.0
 
     def _by_active_set(self) -> ForwardPass | None:
         self.tried.append("active-set")
@@ -198,14 +205,14 @@ class _Search:
         self.tried.append("active-set")
         qp, clock, minres = self.scaled, self.clock, self.settings.backward == "minres"
         factor = factorize_kkt(qp.P, qp.A, clock, iterative=minres)
+        self.work = factor.work
         free = factor.solve(-qp.q, qp.b, clock)
         if free.least_squares:
             return None
         with clock("solve"):
-            violation = np.maximum(qp.G @ free.x - qp.h, 0.0)
-            begin = QPSolution(free.x, free.y, violation, np.zeros(0), "", None, 0.0, 0.0)
-        tolerance = self.settings.active_tol
-        found = polish_qp(qp, begin, tolerance, clock, iterative=minres, most_steps=_SPARSE_STEPS)
+            none = np.zeros(qp.nineq)  # a violated row outweighs its multiplier
+            begin = QPSolution(free.x, free.y, none, np.zeros(0), "", None, 0.0, 0.0)
+        found = self._polish(qp, begin, falling=True)
         if not found.converged:
             return None
         solution = replace(found.solution, iterations=found.steps)
@@ -227,7 +234,8 @@ class _Search:
         """One solver and its polishing, in the problem's own units."""
         settings, clock = self.settings, self.clock
         own_polish = settings.polish == "solver" and name == "osqp"
-        solution = solve_qp(qp, name, settings.tolerances, clock, own_polish)
+        tolerances = replace(settings.tolerances, time_limit=self._left())
+        solution = solve_qp(qp, name, tolerances, clock, own_polish)
         info: dict[str, object] = {"forward": name}
         if not np.isfinite(solution.z).all():
             return _nothing(qp, solution.status, info)
@@ -237,15 +245,14 @@ class _Search:
                 if solution.status == "solved":
                     solution = _measured(qp, solution, settings.tolerances)
             return _pass(qp, solution, active, None, info)
-        iterative = settings.backward == "minres"
-        polished = polish_qp(qp, solution, settings.active_tol, clock, iterative=iterative)
+        polished = self._polish(qp, solution)
         if not polished.converged and not 0.0 < settings.eps_abs <= _RETRY:
             # Too rough a start: the solver goes on to a tolerance at which few rows are in doubt.
-            tight = Tolerances(_RETRY, _RETRY, settings.max_iter, settings.time_limit)
+            tight = Tolerances(_RETRY, _RETRY, settings.max_iter, self._left())
             again = solve_qp(qp, name, tight, clock)
             info["polish_retry"] = True
             if np.isfinite(again.z).all():
-                polished = polish_qp(qp, again, settings.active_tol, clock, iterative=iterative)
+                polished = self._polish(qp, again)
         info["polish_steps"], info["polished"] = polished.steps, polished.converged
         solution = polished.solution
         if not polished.converged:
@@ -253,13 +260,23 @@ class _Search:
             solution = replace(solution, status="solved" if right else "inaccurate")
         return _pass(qp, solution, polished.active, polished.factor, info)
 
+    def _polish(self, qp: ConvexQP, begin: QPSolution, falling: bool = False) -> Polished:
+        return polish_qp(
+            qp,
+            begin,
+            self.settings.active_tol,
+            self.clock,
+            iterative=self.settings.backward == "minres",
+            falling=falling,
+            deadline=self.deadline,
+        )
+
     def _proved(self) -> str:
         """Return "infeasible" or "unbounded" if there is a proof of it, "" otherwise."""
         with self.clock("extract"):
-            limit = self.settings.time_limit
-            if farkas_vector(self.qp, limit) is not None:
+            if farkas_vector(self.qp, self._left()) is not None:
                 return "infeasible"
-            return "unbounded" if recession_direction(self.qp, limit) is not None else ""
+            return "unbounded" if recession_direction(self.qp, self._left()) is not None else ""
 
     def _finish(self, done: ForwardPass) -> ForwardPass:
         """Take what was found in the problem's own units to the caller's."""
@@ -268,6 +285,11 @@ class _Search:
             info["tried"] = tuple(self.tried)
         self.worth = relative_residual(self.scaled, done.solution)
         solution = self.scaling.back(self.qp, done.solution)
+        if solution.status == "solved" and info.get("polished") is False:
+            # As it will be returned: without what the solver left in λ on rows that do not bind.
+            given = replace(solution, lam=np.where(done.active.rows, solution.lam, 0.0))
+            if componentwise_residual(self.qp, given) > _RIGHT_EACH:
+                solution = replace(solution, status="inaccurate")
         return replace(
             done,
             qp=self.qp,

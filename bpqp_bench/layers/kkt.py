@@ -84,6 +84,8 @@ class KKTFactor:
     ----------
     how
         "cholesky", "symmetric indefinite", "sparse", "minres" or "least squares".
+    work
+        Multiplications of a sparse factorization.
     """
 
     P: Matrix
@@ -94,6 +96,7 @@ class KKTFactor:
     weights: Array
     apply: Apply
     norms: tuple[float, float]
+    work: float = 0.0
 
     def solve(self, r: Array, s: Array | None = None, clock: Phase = no_clock) -> KKTSolution:
         """Solve for right-hand sides r (n,) and s (p,), zero if not given."""
@@ -299,7 +302,8 @@ def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
             both = np.asarray(solver.solve(np.concatenate([r, s])))
             return both[:n], both[n:]
 
-        return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms)
+        work = float((np.diff(solver.factors()[0].indptr).astype(float) ** 2).sum())
+        return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms, work)
     # No factorization: zeros solve nothing, and the residual says so.
     return KKTFactor(
         P, C, "sparse", True, scale, weights, lambda r, s: (np.zeros(n), np.zeros(p)), norms

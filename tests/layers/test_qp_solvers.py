@@ -1,13 +1,17 @@
 """Every QP solver by name: one property, all solvers."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from qp_samples import planted_qp
 
-from bpqp_bench.errors import SpecError
+from bpqp_bench.errors import MethodError, SpecError
+from bpqp_bench.layers import BPQP
+from bpqp_bench.layers.active_set import polish_qp
 from bpqp_bench.layers.problem import ConvexQP, Tolerances
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, SOLVERS, solve_qp
 from bpqp_bench.method.phase_clock import PhaseClock
@@ -125,3 +129,22 @@ def test_unknown_names_are_refused():
         solve_qp(planted()[0], "gurobi")
     with pytest.raises(SpecError, match="no polishing"):
         solve_qp(planted()[0], "piqp", polish=True)
+
+
+@pytest.mark.parametrize("name", ["osqp", "clarabel", "highs", "scs", "scs-indirect", "daqp"])
+def test_a_time_limit_ends_the_solvers_that_know_of_limits(name):
+    qp, *_ = planted(n=80, neq=10, nineq=200, active=40)
+    assert solve_qp(qp, name, replace(TIGHT, time_limit=1e-6)).status == "time limit"
+
+
+def test_polishing_and_the_layer_end_at_the_time_limit():
+    qp, z, *_ = planted(n=20, neq=2, nineq=10, active=5)
+    begin = solve_qp(qp, "clarabel", TIGHT)
+    ended = polish_qp(qp, begin, deadline=time.monotonic())
+    assert (ended.steps, ended.converged) == (0, False)
+    assert polish_qp(qp, begin, deadline=time.monotonic() + 60.0).converged
+    data = [torch.tensor(getattr(qp, name)) for name in "PqAbGh"]
+    layer = BPQP("osqp", time_limit=1e-6)
+    with pytest.raises(MethodError, match="tried osqp"):
+        layer(*data)
+    np.testing.assert_allclose(BPQP("osqp", time_limit=60.0)(*data), z, atol=1e-9)

@@ -19,6 +19,7 @@ _STATUS = {
     -4: "iteration limit",
     -5: "not convex",
     -6: "failed (DAQP: dependent or contradictory equalities)",
+    -7: "time limit",
 }
 
 
@@ -32,6 +33,8 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
         settings["primal_tol"] = settings["dual_tol"] = tolerances.eps_abs
     if tolerances.max_iter:
         settings["iter_limit"] = tolerances.max_iter
+    if tolerances.time_limit:
+        settings["time_limit"] = tolerances.time_limit
     with clock("prepare"):
         P, C = np.ascontiguousarray(dense(qp.P)), stack_dense(qp.A, qp.G)
         upper = np.concatenate([qp.b, qp.h])

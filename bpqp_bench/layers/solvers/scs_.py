@@ -55,6 +55,8 @@ def solve(
         status = _STATUS.get(info["status_val"], f"failed (SCS: {info['status']})")
         if status == "inaccurate" and info["iter"] >= (tolerances.max_iter or 100_000):
             status = "iteration limit"
+        if "time_limit" in str(info["status"]):
+            status = "time limit"
         if status in {"infeasible", "unbounded"} or status.startswith("failed"):
             return failed(qp, status, int(info["iter"]))
         y = found["y"]

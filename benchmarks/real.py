@@ -12,13 +12,13 @@ Run ``python benchmarks/real.py maros-meszaros [--data-dir DIR] [--names A B]`` 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
+from multiprocessing.connection import Connection
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -98,6 +98,10 @@ def measure(family: str, name: str, limit: float) -> dict[str, object]:
     return found | {"outcome": outcome, "kkt": error} | took | {k: facts.get(k) for k in keys}
 
 
+def _tell(pipe: Connection, family: str, name: str, limit: float) -> None:
+    pipe.send(measure(family, name, limit))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("family")
@@ -105,31 +109,29 @@ def main() -> int:
     parser.add_argument("--data-dir")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--patience", type=float, default=1.0)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.data_dir:
         os.environ["BPQP_BENCH_DATA"] = given.data_dir
     limit = given.seconds * given.patience
-    if given.one:
-        print(json.dumps(measure(given.family, given.names[0], limit), default=str))
-        return 0
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bpqp_bench.layers.forward", "bpqp_bench.plugins.registry"])
     members = Registry().family(given.family).family.members
     assert members is not None
     counts: Counter[str] = Counter()
     print("| name | n | neq | nineq | outcome | KKT | by | status | gradient | CPU s |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in given.names or [str(member["name"]) for member in members()]:
-        command = [sys.executable, __file__, given.family, "--one", "--names", name]
-        command += ["--seconds", str(given.seconds), "--patience", str(given.patience)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=limit + 20.0, check=False
-            )
-            said = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
-        except subprocess.TimeoutExpired:
-            said, done = {"outcome": "timeout"}, None
-        if not said:
-            said = {"outcome": "crash", "why": done.stderr.splitlines()[-1] if done else ""}
+        there, pipe = context.Pipe()
+        child = context.Process(target=_tell, args=(pipe, given.family, name, limit), daemon=True)
+        child.start()
+        pipe.close()
+        said: dict[str, Any] = {"outcome": "timeout"}
+        if there.poll(limit + 20.0):
+            try:
+                said = there.recv()
+            except EOFError:
+                said = {"outcome": "crash"}
+        child.kill()
         if float(said.get("s", 0.0)) > given.seconds:
             said["outcome"] = "timeout"
         counts[said["outcome"]] += 1

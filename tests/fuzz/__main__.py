@@ -23,6 +23,7 @@ from .render import page, tables
 
 ROOT = Path(__file__).parents[2]
 CHUNK = 50
+BY_HAND = "<!-- by hand from here -->"  # what is not generated, at the end of the page
 KEPT = 200  # faults whose seeds are written down, by kind and solvers
 
 
@@ -109,7 +110,9 @@ def main() -> int:
     )
     given = parser.parse_args()
     if given.render:
-        print(page([json.loads(path.read_text()) for path in given.render]), end="")
+        published = (ROOT / "docs/robustness.md").read_text(encoding="utf-8")
+        by_hand = published[published.index(BY_HAND) :]
+        print(page([json.loads(path.read_text()) for path in given.render]) + by_hand, end="")
         return 0
     return _run(given)
 

@@ -302,7 +302,8 @@ def _with_ray(rng: Rng, curvature: float) -> Problem:
     G = across(_integers(rng, m, n)) - np.outer(rng.integers(0, 3, m), ray)
     slope = 2.0 ** -int(rng.integers(0, 17))
     q = across(_integers(rng, 1, n))[0] - slope * ray
-    if root.shape[0] < n - 1:
+    # What q pulls at has to be curved, or there is another ray.
+    if not root.size or np.linalg.matrix_rank(root) < n - 1:
         q = root.T @ _integers(rng, root.shape[0]) - slope * ray
     z = _integers(rng, n)
     P = _gram(root) + curvature * np.outer(ray, ray)

@@ -50,6 +50,8 @@ KEPT: list[tuple[str, int]] = [
     ("negated", 1),
     ("unbounded", 40000064),
     ("vertex", 80000039),
+    ("lp", 91000034),
+    ("faint", 91000048),
 ]
 
 

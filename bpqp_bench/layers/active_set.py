@@ -12,7 +12,7 @@ derivative is then one-sided, and the answer carries a flag.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -207,7 +207,8 @@ def polish_qp(
             near_x, near_y, residual = _nearest(qp, solution, guess, factor, clock)
             with clock("solve"):
                 other = _signs(qp, lengths, step, guess, near_x, near_y, residual)
-            if other[1].sum() < changed.sum():
+            # Rows that contradict one another have no such solution.
+            if residual <= _CONSISTENT and other[1].sum() < changed.sum():
                 (lam, changed, push), x, y = other, near_x, near_y
         wrong = int(changed.sum())
         if wrong < fewest:
@@ -228,7 +229,11 @@ def polish_qp(
             # Rows that nearly repeat others have multipliers that nearly cancel.
             strong = float(np.abs(nu * row_lengths(qp.A)).max(initial=push))
             strong = max(strong, force_scale(qp, x, nu, lam))
-            off = float(violations(qp, x).max(initial=0.0))
+            # Binding rows have to be met as equations: where they contradict one another, least
+            # squares may leave some of them with a slack.
+            sides = np.concatenate([qp.b, qp.h[guess]])
+            held = replace(qp, A=stack_rows(qp.A, qp.G, guess), b=sides)
+            off = float(violations(held, x).max(initial=0.0))
             # Least squares meet what has a solution to rounding; the rest contradicts itself.
             allowed = _CONSISTENT if found.least_squares else _LARGEST_ERROR
             if off > allowed or dual > allowed * strong:

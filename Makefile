@@ -3,9 +3,10 @@ PROFILE ?= standard
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: reproduce survey test test-fast test-qlib lint fuzz asv asv-history asv-compare asv-versions asv-publish clean help
+.PHONY: install reproduce survey test test-fast test-qlib lint fuzz asv asv-history asv-compare asv-versions asv-publish clean help
 
 help:
+	@echo "make install   .venv with all that is needed; every target does this first"
 	@echo "make reproduce [PROFILE=smoke|standard|paper]  the paper's tables, figures and claims"
 	@echo "make survey [PROFILE=smoke|standard|paper]     today's layers, batches, real problems"
 	@echo "make test      run all tests, two at a time"
@@ -24,6 +25,8 @@ help:
 	$(BIN)/pip install --quiet --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
+
+install: .venv/.ready
 
 reproduce: .venv/.ready
 	$(BIN)/bpqp-bench reproduce --profile $(PROFILE)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # A results directory of somebody else must not move the cursor or set the window's title.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_SHORT = 100
+_SHORT = 300
 _GAP = "  "  # between two columns
 
 
@@ -56,21 +56,25 @@ def _folded(lines: Iterable[str], width: int) -> list[str]:
 
 
 def overview_table(rows: Sequence[Row]) -> None:
-    """Print times, accuracy and failures of a run."""
-    table(
-        ("method", "problem", "forward", "backward", "total ms", "1 - cos", "failures"),
-        [
+    """Print times and accuracy of a run, a table a problem, and under it what failed."""
+    for problem, found in itertools.groupby(rows, lambda row: (row.family, row.size, row.setting)):
+        cells = list(found)
+        entries = [
             (
                 row.label,
-                f"{row.family} {row.size}{f' {row.setting}' if row.setting else ''}",
                 *(_milliseconds(s) for s in (row.forward_s, row.backward_s, row.total_s)),
                 ("" if row.one_minus_cos is None else f"{row.one_minus_cos:.0e}")
                 + (" wrong" if row.right is False else ""),
-                _failures(row),
             )
-            for row in rows
-        ],
-    )
+            for row in cells
+            if row.n
+        ]
+        heading = ("method", "forward ms", "backward ms", "total ms", "1 - cos")
+        table(heading, entries, title=f"\n{' '.join(filter(None, problem))}")
+        for row in cells:
+            if row.failed:
+                width = shutil.get_terminal_size().columns
+                say(textwrap.fill(f"{row.label}: {_failures(row)}", width, subsequent_indent="  "))
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -80,8 +84,6 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _failures(row: Row) -> str:
-    if not row.failed:
-        return ""
     counts = ", ".join(f"{count} {status}" for status, count in row.failed)
     cause = row.cause if len(row.cause) <= _SHORT else f"{row.cause[:_SHORT]}…"
     return f"{counts}: {cause} (replay {row.key[:8]})"

@@ -18,8 +18,9 @@ from bpqp_bench.cli.options import new_run_path, plugin_folders
 )
 @click.option("--method", "methods", multiple=True, help="Only these (default: all installed).")
 @click.option(
-    "--instances", type=int, help="Problems to measure (default: the file's, at least 5)."
+    "--instances", type=int, help="Calls a method (default: the file's problems, at least 5)."
 )
+@click.option("--batch", type=int, default=1, show_default=True, help="Problems a call.")
 @click.option("--time-limit", type=float, default=10.0, show_default=True, help="Seconds a pass.")
 @click.option("--budget", type=float, default=2.0, show_default=True, help="Seconds a method.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: new one).")
@@ -28,6 +29,7 @@ def recommend(
     data: Path,
     methods: tuple[str, ...],
     instances: int | None,
+    batch: int,
     time_limit: float,
     budget: float,
     out: Path | None,
@@ -44,7 +46,7 @@ def recommend(
     from bpqp_bench.runner.own_data import measure_layers, plan_layers
 
     registry = Registry(methods_dirs, problems_dirs)
-    plan = plan_layers(data, registry, methods, instances, time_limit, budget)
+    plan = plan_layers(data, registry, methods, instances, time_limit, budget, batch)
     path = out or new_run_path()
     with show_time_left() as time_left:
         rows = measure_layers(plan, path, registry, (methods_dirs, problems_dirs), time_left)
@@ -55,7 +57,9 @@ def recommend(
         raise click.exceptions.Exit(1)
     best, *others = right
     best_s = best.total_s or 0.0
-    say(f"fastest right layer here: {best.label} ({best.method}), {1e3 * best_s:.3g} ms")
+    names = [name for name in registry.method_names() if registry.method(name).key == best.method]
+    name = names[0] if names else best.method
+    say(f"\nfastest right layer here: {best.label} (--method {name}), {1e3 * best_s:.3g} ms")
     if others and best_s:
         times = (others[0].total_s or 0.0) / best_s
         say(f"the next, {others[0].label}, takes {times:.2g} times as long")

@@ -35,6 +35,7 @@ def compare_layers(
     instances: int | None = None,
     time_limit_s: float = 10.0,
     budget_s: float = 2.0,
+    batch: int = 1,
 ) -> pd.DataFrame:
     """Measure layers on minimize ½zᵀPz + qᵀz subject to Az = b, Gz ≤ h.
 
@@ -49,9 +50,11 @@ def compare_layers(
     methods
         Names as `bpqp-bench list` prints them; by default every layer that is installed.
     instances
-        How many problems; by default those given, and at least 5.
+        How many calls a method; by default one for each problem or batch given, and at least 5.
     time_limit_s, budget_s
         On one pass, and on all counted calls of one method.
+    batch
+        Problems a call; those that take one at a time are called so often.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def compare_layers(
         np.savez(path, **arrays)
         try:
             registry = Registry()
-            plan = plan_layers(path, registry, methods, instances, time_limit_s, budget_s)
+            plan = plan_layers(path, registry, methods, instances, time_limit_s, budget_s, batch)
             rows = measure_layers(plan, Path(folder) / "run", registry)
         finally:
             os.environ.pop(DATA_VARIABLE)
@@ -114,6 +117,7 @@ def plan_layers(
     instances: int | None = None,
     time_limit_s: float = 10.0,
     budget_s: float = 2.0,
+    batch: int = 1,
 ) -> Plan:
     """Plan the measurement of layers on the problems of a file; see `compare_layers`."""
     family = data_family(path)
@@ -122,7 +126,8 @@ def plan_layers(
         methods=tuple(methods) if methods else layers_here(registry),
         families=(family,),
         sizes=(),
-        instances=instances or max(given, 5),
+        instances=instances or max(given // batch, 5),
+        batch=batch,
         call_limit_s=time_limit_s,
         build_limit_s=3.0 * time_limit_s,
         cell_budget_s=budget_s,

@@ -194,7 +194,7 @@
       ...points({ ...where, shape }),
     ] };
   };
-  const bySize = () => ({ type: "ordinal", title: "size, variables × equalities and inequalities each", sort: order.size.map((size) => shown("size", size)), axis: { labelAngle: 0 } });
+  const bySize = () => ({ type: "ordinal", title: "size, variables × equalities and inequalities each", sort: order.size.map((size) => shown("size", size)), axis: { labelAngle: 0, labelOverlap: true } });
   const byBatch = (cells) => ({ type: "quantitative", title: "instances in a batch", ...log({ nice: false, padding: 12 }), axis: { values: [...new Set(cells.map((cell) => cell.batch))], format: "d" } });
   const scatter = (cells) => {
     const { color, shape } = scales(cells), values = rows(cells, () => null).filter((row) => row.one_minus_cos !== null);

@@ -4,8 +4,9 @@ The mathematics is that of `bpqp_bench.layers.primal_dual`. For a small problem 
 calling operators one by one would be most of the time, in torch as in NumPy. Each kernel runs over
 the instances lo, …, hi − 1 of a batch and holds no lock of the interpreter.
 
-A call has nothing but numbers as arguments, `Addresses` of memory and `Sizes`: checking an array
-takes longer than reading an address, and the memory is divided in here.
+A call has nothing but numbers as arguments: where a ``table`` of int64 lies that holds `Addresses`
+of memory, then `Sizes`. Checking an array takes longer than reading an address, and the memory is
+divided in here.
 """
 
 from __future__ import annotations
@@ -235,6 +236,14 @@ def near_singular(F: Any, k: int, sizes: Any) -> bool:
 
 
 @_compiled
+def _read(table: int) -> Any:
+    """Read addresses and sizes."""
+    t = integers(table, (22,))
+    at = Addresses(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11])
+    return at, Sizes(t[12], t[13], t[14], t[15], t[16], t[17], t[18], t[19], t[20], t[21])
+
+
+@_compiled
 def _arrays(at: Any, sizes: Any) -> Any:
     """View the memory as arrays."""
     count, n, neq, nineq = sizes.batch, sizes.n, sizes.neq, sizes.nineq
@@ -287,8 +296,9 @@ def _symmetric(P: Any) -> bool:
 
 
 @_compiled
-def prepare(at: Any, sizes: Any) -> None:
+def prepare(table: int) -> None:
     """Symmetric part of P, rows [A; G], and the rows to begin with."""
+    at, sizes = _read(table)
     n, neq, nineq = sizes.n, sizes.neq, sizes.nineq
     P = doubles(at.P, (sizes.P, n, n))
     is_symmetric = _symmetric(P)
@@ -308,8 +318,9 @@ def prepare(at: Any, sizes: Any) -> None:
 
 
 @_compiled
-def factorize_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
+def factorize_objective(table: int, lo: int, hi: int) -> None:
     """Q = LLᵀ; ``sound_p`` says whether it is safely positive definite."""
+    at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     n, Q, L, C = sizes.n, state.Q, state.L, state.C
     for i in range(lo, hi):
@@ -386,8 +397,9 @@ def _reach(x: Any, metric: Any) -> float:
 
 
 @_compiled
-def firm_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
+def firm_objective(table: int, lo: int, hi: int) -> None:
     """Where P is singular, and the binding rows are known about: Q + ρM with a small ρ."""
+    at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     for i in range(lo, hi):
         if state.sound_p[i] == 2.0:
@@ -396,11 +408,12 @@ def firm_objective(at: Any, sizes: Any, lo: int, hi: int) -> None:
 
 
 @_compiled
-def factorize_rows(at: Any, sizes: Any, again: bool, lo: int, hi: int) -> None:
+def factorize_rows(table: int, again: bool, lo: int, hi: int) -> None:
     """W, D and ``widths``; ``sound`` becomes 0 where the equalities are nearly dependent.
 
     ``again`` skips those whose L has not changed.
     """
+    at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     L, C, W, D = state.L, state.C, state.W, state.D
     m, n, neq = W.shape[1], sizes.n, sizes.neq
@@ -637,7 +650,7 @@ def _step_length(u: Any, to: Any, base: Any, r: Any, push: Any, weights: Any) ->
 
 @_compiled
 def approach(  # noqa: PLR0912, PLR0915 - as `solve`
-    at: Any, sizes: Any, lo: int, hi: int
+    table: int, lo: int, hi: int
 ) -> int:
     """Find the binding rows of instances that are not solved; returns how many it tried.
 
@@ -647,6 +660,7 @@ def approach(  # noqa: PLR0912, PLR0915 - as `solve`
     that on the rows that would bind, of which δ lets there be any number. It ends when these rest,
     though δ falls.
     """
+    at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     n, neq, nineq = sizes.n, sizes.neq, sizes.nineq
     m, handled = neq + nineq, 0
@@ -758,12 +772,13 @@ def _flat(
 
 @_compiled
 def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays back and forth
-    at: Any, sizes: Any, active_tol: float, again: bool, lo: int, hi: int
+    table: int, active_tol: float, again: bool, lo: int, hi: int
 ) -> int:
     """Solve instances lo, …, hi − 1 on their factorizations; returns how many are left.
 
     ``again`` tries those that are left, from the rows of `approach`.
     """
+    at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     q, b, h, Q, L, C, W, widths, D = (
         *(state.q, state.b, state.h, state.Q, state.L, state.C, state.W, state.widths, state.D),
@@ -922,30 +937,17 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
 
 
 @_compiled
-def everything(at: Any, sizes: Any, active_tol: float) -> int:
-    """All stages in one call, which costs a small problem less than one call for each."""
-    prepare(at, sizes)
-    factorize_objective(at, sizes, 0, sizes.P)
-    own = max(sizes.P, sizes.A, sizes.G)
-    factorize_rows(at, sizes, False, 0, own)
-    left = solve(at, sizes, active_tol, False, 0, sizes.batch)
-    if left and approach(at, sizes, 0, sizes.batch):
-        firm_objective(at, sizes, 0, sizes.P)
-        factorize_rows(at, sizes, True, 0, own)
-        left = solve(at, sizes, active_tol, True, 0, sizes.batch)
-    return int(left)
-
-
-@_compiled
-def pullback(at: Any, sizes: Any, places: Any, lo: int, hi: int) -> None:
+def pullback(table: int, where: int, lo: int, hi: int) -> None:
     """Solve the backward QPs, and write gradients, for instances lo, …, hi − 1.
 
-    ``places`` are the addresses of v (batch, n), of y = [ν̃; λ̃] (batch, m) and, after it, the
+    At ``where`` lie the addresses of v (batch, n), of y = [ν̃; λ̃] (batch, m) and, after it, the
     residuals (batch,), and of ∇P, ∇q = z̃, ∇A, ∇b = −ν̃, ∇G and ∇h = −λ̃ of every instance, 0 for
     those that nobody wants (never for ∇q). The residual is that of the adjoint equations, each
     relative to its own terms; a first answer that is worse than 1e-11 is refined. Instances without
     a solution get zeros.
     """
+    at, sizes = _read(table)
+    places = integers(where, (8,))
     state, count, n, neq = _arrays(at, sizes), sizes.batch, sizes.n, sizes.neq
     m = neq + sizes.nineq
     v, y = doubles(places[0], (count, n)), doubles(places[1], (count, m))

@@ -7,10 +7,12 @@ lie in one piece of memory, and views of it are made when somebody asks.
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,7 +129,7 @@ class Found:
 class Point:
     """Solutions of a batch with their factorizations, see `rules.Point`."""
 
-    __slots__ = ("_at", "_buffer", "_data", "_sizes", "_threads", "found", "left")
+    __slots__ = ("_buffer", "_data", "_sizes", "_table", "_threads", "found", "left")
 
     def __init__(
         self, data: Sequence[Tensor], sizes: compiled.Sizes, start: Tensor | None, threads: int
@@ -140,7 +142,7 @@ class Point:
         P, q, A, b, G, h = [part.data_ptr() for part in data]
         begin = 0 if start is None else start.data_ptr()
         places = P, q, A, b, G, h, begin, self._buffer.data_ptr(), memory.data_ptr()
-        self._at = compiled.Addresses(*addresses(), *places)
+        self._table = array("q", (*addresses(), *places, *sizes))
 
     def __del__(self) -> None:
         """Leave the memory of the factors to the next call."""
@@ -148,20 +150,16 @@ class Point:
 
     def run(self, active_tol: float) -> None:
         """Solve."""
-        at, sizes, threads = self._at, self._sizes, self._threads
-        if threads == 1:
-            left = compiled.everything(at, sizes, active_tol)
-        else:
-            own = max(sizes.P, sizes.A, sizes.G)
-            compiled.prepare(at, sizes)
-            _share(partial(compiled.factorize_objective, at, sizes), sizes.P, threads)
-            _share(partial(compiled.factorize_rows, at, sizes, False), own, threads)
-            solve, count = partial(compiled.solve, at, sizes, active_tol), sizes.batch
-            left = _share(partial(solve, False), count, threads)
-            if left and _share(partial(compiled.approach, at, sizes), count, threads):
-                _share(partial(compiled.firm_objective, at, sizes), sizes.P, threads)
-                _share(partial(compiled.factorize_rows, at, sizes, True), own, threads)
-                left = _share(partial(solve, True), count, threads)
+        table, sizes, threads = self._table.buffer_info()[0], self._sizes, self._threads
+        count, own = sizes.batch, max(sizes.P, sizes.A, sizes.G)
+        compiled.prepare(table)
+        _share(compiled.factorize_objective, (table,), sizes.P, threads)
+        _share(compiled.factorize_rows, (table, False), own, threads)
+        left = _share(compiled.solve, (table, active_tol, False), count, threads)
+        if left and _share(compiled.approach, (table,), count, threads):
+            _share(compiled.firm_objective, (table,), sizes.P, threads)
+            _share(compiled.factorize_rows, (table, True), own, threads)
+            left = _share(compiled.solve, (table, active_tol, True), count, threads)
         self.left = self.found.left if left else []
 
     def pullback(
@@ -181,14 +179,19 @@ class Point:
             )
         ]
         adjoint = torch.empty(count * (neq + nineq + 1), dtype=double)
-        places = (
-            *(v.data_ptr(), adjoint.data_ptr()),
-            *[0 if part is None else part.data_ptr() for part in found],
+        places = array(
+            "q",
+            (
+                *(v.data_ptr(), adjoint.data_ptr()),
+                *[0 if part is None else part.data_ptr() for part in found],
+            ),
         )
-        if self._threads == 1:
-            compiled.pullback(self._at, sizes, places, 0, count)
-        else:
-            _share(partial(compiled.pullback, self._at, sizes, places), count, self._threads)
+        _share(
+            compiled.pullback,
+            (self._table.buffer_info()[0], places.buffer_info()[0]),
+            count,
+            self._threads,
+        )
         return found, adjoint
 
 
@@ -237,11 +240,14 @@ def solve(
     return point
 
 
-def _share(run: Callable[[int, int], int | None], count: int, threads: int) -> int:
-    """Call run(lo, hi) so that 0, …, count − 1 are covered, in some threads; sum of the returns."""
+def _share(run: Callable[..., int | None], given: tuple[Any, ...], count: int, threads: int) -> int:
+    """Call run(*given, lo, hi) so that 0, …, count − 1 are covered, in some threads.
+
+    Returns the sum of what the calls return.
+    """
     threads = min(threads, count)
     if threads <= 1:
-        return run(0, count) or 0
+        return run(*given, 0, count) or 0
     ends = [count * k // threads for k in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        return sum(done or 0 for done in pool.map(run, ends[:-1], ends[1:]))
+        return sum(done or 0 for done in pool.map(partial(run, *given), ends[:-1], ends[1:]))

@@ -59,6 +59,8 @@ def _run(given: argparse.Namespace) -> int:
         if outcome in FAULTS or outcome == "undecided":
             kept[pair, kind, outcome] += 1
             if kept[pair, kind, outcome] <= KEPT:
+                if outcome in FAULTS:
+                    print(f"{pair} {kind} {seed}: {outcome}: {why}", file=sys.stderr, flush=True)
                 faults.append(
                     {"solvers": pair, "kind": kind, "seed": seed, "outcome": outcome, "why": why}
                 )

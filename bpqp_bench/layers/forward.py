@@ -51,6 +51,7 @@ _RIGHT = 1e-8  # relative residual of a point that is taken although polishing f
 _RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
 _CLOSE = 1e-5  # and of one that comes with a warning
 _HEAVY = 1e9  # multiplications of a sparse factorization from which supernodes pay: Clarabel's
+_TOO_HEAVY = 3e9  # and from which the steps of an active-set method cost more than that solver
 _FAR = 1e7  # a right-hand side that a row is tried without, in the problem's own units
 
 
@@ -207,7 +208,7 @@ class _Search:
         factor = factorize_kkt(qp.P, qp.A, clock, iterative=minres)
         self.work = factor.work
         free = factor.solve(-qp.q, qp.b, clock)
-        if free.least_squares:
+        if free.least_squares or factor.work > _TOO_HEAVY:
             return None
         with clock("solve"):
             none = np.zeros(qp.nineq)  # a violated row outweighs its multiplier

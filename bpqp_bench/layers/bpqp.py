@@ -208,7 +208,13 @@ class BPQP(torch.nn.Module):
             self.clock = clock
         if not (l is None and lb is None and ub is None):
             G, h = rows_of_bounds(q, G, h, l, lb, ub)
-        given = (P, q, A, b, G, h)
+        # Under torch.compile, one break of the graph in place of one at each thing it cannot trace.
+        run = torch.compiler.disable(self._run) if torch.compiler.is_compiling() else self._run
+        return run((P, q, A, b, G, h), start, cones)
+
+    def _run(
+        self, given: Sequence[Any], start: Tensor | None, cones: Sequence[SecondOrderCone]
+    ) -> Tensor:
         call = Call(
             lambda *arguments: self._solve(arguments, start, cones), given, lambda: self.clock
         )

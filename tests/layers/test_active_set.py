@@ -198,6 +198,27 @@ def test_an_instance_that_the_kernel_leaves_costs_no_other(family):
     assert violation < 1e-9
 
 
+def test_compiling_breaks_the_graph_once(family):
+    _, data = stacked(family, "qp-active", (10, 5), range(3))
+    layer, scale = BPQP(), torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+
+    def loss():
+        return layer(data[0], torch.tanh(scale * data[1]), *data[2:]).square().sum()
+
+    expected = torch.autograd.grad(loss(), scale)[0]
+    torch._dynamo.reset()
+    graphs: list[object] = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(loss, backend=keep)
+    found = torch.autograd.grad(compiled(), scale)[0]
+    assert found == expected
+    assert len(graphs) == 2  # before the layer, and after it
+
+
 class TestTransforms:
     @pytest.fixture
     def data(self, family):

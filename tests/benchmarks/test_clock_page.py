@@ -78,6 +78,7 @@ def test_the_page_shows_the_script_as_it_is():
     assert len(code) <= 30
 
 
+@pytest.mark.slow
 def test_the_loop_measures_what_the_adapters_run():
     """Same options as the adapters; seconds for every layer and round."""
     code = "import json, plain_loop as p; print(json.dumps(p.measure('10x5', 2, 1)))"

@@ -5,11 +5,19 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from references import reference_of
 
 from bpqp_bench import Instance, Method, MethodError, Solution
+from bpqp_bench.method import conformance
 from bpqp_bench.method.choice import MethodChoice
 from bpqp_bench.method.conformance import check_method
-from bpqp_bench.reference import NoReferenceError, compute_reference
+from bpqp_bench.reference import NoReferenceError
+
+
+@pytest.fixture(autouse=True)
+def _references_once(monkeypatch):
+    # Every adapter is judged on the same problems.
+    monkeypatch.setattr(conformance, "compute_reference", reference_of)
 
 
 class Ball(Method):
@@ -63,14 +71,14 @@ class Quadratic(Method):
         self._problem = Instance(p.P, p.q, p.A, p.b, p.G, p.h, problem_class=p.problem_class)
         with clock("solve"):
             try:
-                found = compute_reference(self._problem, np.ones(problem.n))
+                found = reference_of(self._problem, np.ones(problem.n))
             except NoReferenceError as error:
                 raise MethodError(str(error)) from None
         return Solution(z=found.z, nu=found.nu, lam=found.lam)
 
     def backward(self, upstream, clock):
         with clock("solve"):
-            return compute_reference(self._problem, upstream, self.wrt).gradients
+            return reference_of(self._problem, upstream, self.wrt).gradients
 
 
 # --- defects, one each ---------------------------------------------------------------------------

@@ -5,12 +5,12 @@ import osqp
 import pytest
 import scipy.sparse as sp
 import torch
+from references import reference_of
 
 from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.method.data import make_data, make_upstream
 from bpqp_bench.method.measure import clock_for, measure_call
 from bpqp_bench.problem.instance import DATA_NAMES, Instance, Size
-from bpqp_bench.reference import compute_reference
 from bpqp_bench.reference.accuracy import gradient_accuracy
 
 
@@ -35,7 +35,7 @@ def test_gradients_agree_with_the_reference(registry, method, bound, family):
     for size in (Size(10, 5), Size(50, 10)):
         for seed in range(3):
             instance = registry.family(family).draw(size, seed)
-            reference = compute_reference(instance, np.ones(instance.n), DATA_NAMES)
+            reference = reference_of(instance, np.ones(instance.n), DATA_NAMES)
             if reference.certificate.degenerate:
                 continue
             solution, found, _, _ = run(registry, method, instance, DATA_NAMES)
@@ -55,7 +55,7 @@ def test_gradients_agree_with_the_reference(registry, method, bound, family):
 def test_the_papers_tolerances_miss_binding_rows_of_the_lp(registry):
     # Why the default polishes: at OSQP's own tolerances the active set is wrong.
     instance = registry.family("lp").draw(Size(100, 20), 1)
-    reference = compute_reference(instance, np.ones(instance.n))
+    reference = reference_of(instance, np.ones(instance.n))
     solution, found, _, _ = run(registry, "bpqp-paper", instance)
     assert solution.info["active_rows"] < reference.certificate.n_active
     assert gradient_accuracy(found["q"], reference.gradients["q"]).one_minus_cos > 1e-3
@@ -67,7 +67,7 @@ def test_the_papers_tolerances_miss_binding_rows_of_the_lp(registry):
 @pytest.mark.parametrize("spec", ["forward=proxqp,backward=direct", "forward=daqp,backward=piqp"])
 def test_any_solver_from_the_command_line(registry, spec):
     instance = registry.family("qp-active").draw(Size(10, 5), 0)
-    reference = compute_reference(instance, np.ones(instance.n))
+    reference = reference_of(instance, np.ones(instance.n))
     solution, found, forward, backward = run(registry, f"bpqp[{spec}]", instance)
     assert gradient_accuracy(found["q"], reference.gradients["q"]).one_minus_cos < 1e-9
     assert solution.info["forward"] == spec.split(",")[0].removeprefix("forward=")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TEXT = (Path(__file__).parents[2] / "docs" / "known-faults.md").read_text()
 SETUP, *SECTIONS = re.split(r"^## ", TEXT, flags=re.M)
 LIBRARIES = {"qpax": "qpax", "cvxpylayers": "cvxpylayers", "diffcp": "cvxpylayers",

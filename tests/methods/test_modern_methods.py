@@ -302,10 +302,12 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+# One size of batch each: all but diffqcp compile through the same function.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["qpax", "jaxopt", "jaxopt-accurate", "jaxopt-equality", "diffqcp"]
+    ("name", "batch"),
+    [("qpax", 3), ("jaxopt", 1), ("jaxopt-accurate", 3), ("jaxopt-equality", 1), ("diffqcp", 1)],
 )
-@pytest.mark.parametrize("batch", [1, 3])
 def test_build_compiles_nothing_at_shapes_already_compiled(registry, compilations, name, batch):
     def cycle(seed, nineq):
         nineq = 0 if name == "jaxopt-equality" else nineq

@@ -209,8 +209,10 @@ class BPQP(torch.nn.Module):
         if not (l is None and lb is None and ub is None):
             G, h = rows_of_bounds(q, G, h, l, lb, ub)
         # Under torch.compile, one break of the graph in place of one at each thing it cannot trace.
-        run = torch.compiler.disable(self._run) if torch.compiler.is_compiling() else self._run
-        return run((P, q, A, b, G, h), start, cones)
+        disable: Any = torch.compiler.disable  # untyped
+        run = disable(self._run) if torch.compiler.is_compiling() else self._run
+        z: Tensor = run((P, q, A, b, G, h), start, cones)
+        return z
 
     def _run(
         self, given: Sequence[Any], start: Tensor | None, cones: Sequence[SecondOrderCone]

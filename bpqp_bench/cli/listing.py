@@ -44,11 +44,10 @@ def list_plugins(
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         for what, entries in found.items():
-            rows = [
-                (e["name"], e["label"], ", ".join(e["classes"]), "\n".join(_notes(e, parameters)))
-                for e in entries
-            ]
-            table((what, "label", "classes", "notes"), rows)
+            rows = [(e["name"], e["label"], ", ".join(e["classes"])) for e in entries]
+            notes = [_notes(entry, parameters) for entry in entries]
+            table((what, "label", "classes"), rows, notes=notes)
+            click.echo()
     for plugin in registry.broken:
         say(f"not loaded: {plugin.path}: {plugin.error}\n{plugin.traceback}".rstrip(), err=True)
     if registry.broken:

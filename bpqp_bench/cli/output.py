@@ -30,8 +30,22 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """Print a table; cells are folded where the terminal is narrow, and never cut off."""
+def paragraph(text: str, indent: str = "") -> None:
+    """Print a text over as many lines as the terminal needs."""
+    width = shutil.get_terminal_size().columns
+    say(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=f"{indent}  "))
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str = "",
+    notes: Sequence[Sequence[str]] = (),
+) -> None:
+    """Print a table; cells are folded where the terminal is narrow, and never cut off.
+
+    ``notes`` are lines under each row.
+    """
     cells = [[printable(cell).split("\n") for cell in row] for row in (columns, *rows)]
     widths = [max(len(line) for row in cells for line in row[i]) for i in range(len(columns))]
     room = shutil.get_terminal_size().columns - len(_GAP) * (len(widths) - 1)
@@ -45,6 +59,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
             click.echo(_GAP.join(map(str.ljust, parts, widths)).rstrip())
         if number == 0:
             click.echo(_GAP.join("─" * width for width in widths))
+        for note in notes[number - 1] if number and notes else ():
+            paragraph(note, indent="    ")
 
 
 def _folded(lines: Iterable[str], width: int) -> list[str]:
@@ -73,8 +89,7 @@ def overview_table(rows: Sequence[Row]) -> None:
         table(heading, entries, title=f"\n{' '.join(filter(None, problem))}")
         for row in cells:
             if row.failed:
-                width = shutil.get_terminal_size().columns
-                say(textwrap.fill(f"{row.label}: {_failures(row)}", width, subsequent_indent="  "))
+                paragraph(f"{row.label}: {_failures(row)}")
 
 
 def _milliseconds(seconds: float | None) -> str:

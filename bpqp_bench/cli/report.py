@@ -60,12 +60,14 @@ def compare(
 
     Cells are matched by method and instance; listed are those that changed by more than noise.
     """
-    from bpqp_bench.cli.output import say, table
+    import itertools
+
+    from bpqp_bench.cli.output import paragraph, say, table
     from bpqp_bench.errors import ResultsError
     from bpqp_bench.report.inputs import load_inputs
     from bpqp_bench.report.tables._times import BASE
     from bpqp_bench.report.tables.efficiency import FAMILIES
-    from bpqp_bench.report.text import interval, significant
+    from bpqp_bench.report.text import ratio
     from bpqp_bench.results.compare import (
         agreement,
         compare_runs,
@@ -89,31 +91,26 @@ def compare(
     if csv is not None:
         to_frame(changes).to_csv(csv, index=False)
     shown = [change for change in changes if everything or change.notable]
-    table(
-        ("problem", "method", "pass, clock", "n", "B/A", "verdict"),
-        [
+    paragraph(f"A = {run_a}, B = {run_b}")
+    for cell, found in itertools.groupby(shown, lambda change: f"{change.family} {change.size}"):
+        rows = (
             (
-                f"{change.family} {change.size}",
                 change.label,
                 f"{change.which}, {change.protocol}",
-                *(
-                    (str(ratio.n), f"{significant(ratio.median)} {interval(ratio.low, ratio.high)}")
-                    if (ratio := change.ratio)
-                    else ("0", "")
-                ),
+                *((str(change.ratio.n), ratio(change.ratio)) if change.ratio else ("0", "")),
                 f"{change.verdict}{f' ({change.detail})' if change.detail else ''}",
             )
-            for change in shown
-        ],
-        title=f"A = {run_a}, B = {run_b}",
-    )
-    click.echo(
+            for change in found
+        )
+        table(("method", "pass, clock", "n", "B/A", "verdict"), rows, title=f"\n{cell}")
+    click.echo()
+    paragraph(
         f"{sum(change.notable for change in changes)} of {len(changes)} entries changed by more "
         f"than noise (interval without 1 and at least {noise:.0%})"
     )
     agreed = agreement(a.cells, b.cells, a.names.method(BASE).key, tuple(FAMILIES))
     if agreed.cells:
-        click.echo(
+        paragraph(
             f"ratios to BPQP: intervals overlap in {agreed.overlapping} of {agreed.cells} entries "
             f"of table 1 ({agreed.overlapping / agreed.cells:.0%}); each median lies in the "
             f"other's interval in {agreed.inside} ({agreed.inside / agreed.cells:.0%})"

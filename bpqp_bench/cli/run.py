@@ -140,6 +140,7 @@ def run(
         rows = overview(directory.measurements)
     overview_table(rows)
     say(summary.describe())
+    click.echo(f"tables, figures and the page: bpqp-bench report {path}")
     failed = all_failed(rows)
     for text in failed:
         say(text, err=True)

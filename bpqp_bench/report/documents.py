@@ -117,18 +117,11 @@ def _small_panel(inputs: Inputs) -> Panel:
 def _claims_panel(inputs: Inputs) -> Panel:
     heads = ("", "Claim", "Verdict", *(reading.title for reading in READINGS))
     columns = tuple(Column(head, numeric=False) for head in heads)
-    rows = tuple(
-        Row(
-            (
-                Cell(one.identifier),
-                Cell(one.claim),
-                Cell(one.verdict),
-                *(Cell(one.readings.get(reading.key, "")) for reading in READINGS),
-            )
-        )
+    rows = (
+        (one.identifier, one.claim, one.verdict, *(one.readings.get(r.key, "") for r in READINGS))
         for one in judge_claims(inputs)
     )
-    return Panel("claims", "", columns, rows)
+    return Panel("claims", "", columns, tuple(Row(tuple(map(Cell, texts))) for texts in rows))
 
 
 def _worst_cell(inputs: Inputs, method: MethodName, sizes: list[str]) -> Cell:

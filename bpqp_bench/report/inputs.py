@@ -199,9 +199,7 @@ class Inputs:
         return seen + extra
 
 
-def load_inputs(
-    run_dir: Path, registry: Registry | None = None, requested: Iterable[str] = ()
-) -> Inputs:
+def load_inputs(run_dir: Path, registry: Registry | None = None) -> Inputs:
     """Read a run directory.
 
     Parameters
@@ -211,8 +209,6 @@ def load_inputs(
         be missing.
     registry
         Where names are looked up; the built-in plug-ins by default.
-    requested
-        See `Inputs`.
 
     Raises
     ------
@@ -233,7 +229,6 @@ def load_inputs(
         names=Names(registry if registry is not None else Registry()),
         profile=_profile(config),
         run_dir=run_dir,
-        requested=tuple(requested),
         planned=_planned(config, set(cells.methods(*cells.families()))),
         environment=_read(run_dir / "environment.json"),
         config=config,

@@ -12,6 +12,7 @@ import vl_convert
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.claims import Judged, claims_markdown, judge_claims
+from bpqp_bench.report.claims.model import UNTESTED
 from bpqp_bench.report.figures import FIGURES
 from bpqp_bench.report.inputs import Inputs, load_inputs
 from bpqp_bench.report.latex import document, table_latex
@@ -75,6 +76,8 @@ def render_inputs(inputs: Inputs, out: Path) -> list[Path]:
     written += save_drawings(drawings, out)
     # The claims are the paper's: a survey says nothing about them.
     judged = judge_claims(inputs) if "reproduce" in (inputs.suites or ("reproduce",)) else ()
+    if inputs.profile is None and all(one.verdict == UNTESTED for one in judged):
+        judged = ()  # a run of the user's own choice, of other things
     if judged:
         written += write_claims(judged, out)
     index = out / "index.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -294,7 +295,7 @@ def _judged(
     readings: dict[str, Verdict] = {}
     for reading in READINGS:
         found, readings[reading.key] = judge(reading)
-        findings += [_of(finding, reading) for finding in found]
+        findings += [replace(finding, reading=reading.key) for finding in found]
     medians = {key: spread(found) for key, found in ratios.items() if found}
     verdict = by_readings(readings)
     differ = len(set(readings.values()) - {UNTESTED}) > 1
@@ -324,16 +325,12 @@ def _judged(
     )
 
 
-def _of(finding: Finding, reading: Reading) -> Finding:
-    return Finding(finding.what, finding.measured, finding.verdict, finding.published, reading.key)
-
-
 def _with_story(judged: Judged, stories: list[str]) -> Judged:
     text = (
         "In call time the forward pass takes the larger share: with a fast LAPACK the inversion "
         "costs less than the solver's set-up and iterations. " + " ".join(filter(None, stories))
     )
-    return Judged(**{**judged.__dict__, "explanation": text})
+    return replace(judged, explanation=text)
 
 
 def _ratios(

@@ -52,11 +52,13 @@ def belongs(module: TableModule | FigureModule, inputs: Inputs) -> bool:
 def render_tables(inputs: Inputs) -> list[Table]:
     """Render the tables of a run's commands; of a run that names none, those that have something.
 
-    The tables of the paper are then there in any case, and say "not run".
+    The tables of the paper are there in any run of a profile, and say "not run".
     """
     made = [(module, module.render(inputs)) for module in TABLES if belongs(module, inputs)]
     return [
         table
         for module, table in made
-        if table.panels or (module.suite == "reproduce" or inputs.suites)
+        if inputs.suites
+        or (module.suite == "reproduce" and inputs.profile is not None)
+        or (table.panels and len(table.tidy))
     ]

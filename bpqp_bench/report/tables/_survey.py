@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from bpqp_bench.method.contract import Method
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.report.inputs import Inputs, MethodName
-from bpqp_bench.report.model import Cell
-from bpqp_bench.report.tables._common import Place
+from bpqp_bench.report.model import Cell, Column
+from bpqp_bench.report.tables._common import Entry, Place
 from bpqp_bench.results.cells import PASSES, Cells, Setting
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
@@ -57,56 +58,50 @@ class Scope:
     build_limit_s: float
 
 
-_SCOPES = {
-    "smoke": Scope(
-        sizes=("10x5",),
-        together_sizes=("10x5",),
-        together=8,
-        batch_sizes=("10x5",),
-        batches=(1, 8),
-        curve_sizes={QP: ("10x5",)},
-        tolerances=(1e-3, 1e-6, 1e-9),
-        curve_methods=("bpqp-fast", "qplayer", "qpth"),
-        instances=3,
-        batched_calls=1,
-        budget_s=0.2,
-        warmups=0,
-        call_limit_s=5.0,
-        build_limit_s=15.0,
-    ),
-    "standard": Scope(
-        sizes=("10x5", "50x10", "100x20", "500x100"),
-        together_sizes=("10x5", "100x20"),
-        together=64,
-        batch_sizes=("10x5", "50x10", "200x50"),
-        batches=(1, 8, 64, 256),
-        curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20", "500x100")},
-        tolerances=(1e-3, 1e-5, 1e-7, 1e-9),
-        curve_methods=None,
-        instances=10,
-        batched_calls=3,
-        budget_s=1.0,
-        warmups=1,
-        call_limit_s=4.0,
-        build_limit_s=15.0,
-    ),
-    "paper": Scope(
-        sizes=("10x5", "50x10", "100x20", "500x100"),
-        together_sizes=("10x5", "50x10", "100x20", "500x100"),
-        together=64,
-        batch_sizes=("10x5", "50x10", "100x20", "200x50"),
-        batches=(1, 8, 64, 256),
-        curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20", "500x100")},
-        tolerances=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10),
-        curve_methods=None,
-        instances=50,
-        batched_calls=10,
-        budget_s=None,
-        warmups=1,
-        call_limit_s=600.0,
-        build_limit_s=3600.0,
-    ),
-}
+_SMOKE = Scope(
+    sizes=("10x5",),
+    together_sizes=("10x5",),
+    together=8,
+    batch_sizes=("10x5",),
+    batches=(1, 8),
+    curve_sizes={QP: ("10x5",)},
+    tolerances=(1e-3, 1e-6, 1e-9),
+    curve_methods=("bpqp-fast", "qplayer", "qpth"),
+    instances=3,
+    batched_calls=1,
+    budget_s=0.2,
+    warmups=0,
+    call_limit_s=5.0,
+    build_limit_s=15.0,
+)
+_STANDARD = Scope(
+    sizes=("10x5", "50x10", "100x20", "500x100"),
+    together_sizes=("10x5", "100x20"),
+    together=64,
+    batch_sizes=("10x5", "50x10", "200x50"),
+    batches=(1, 8, 64, 256),
+    curve_sizes={QP: ("100x20", "500x100"), "lp": ("100x20", "500x100")},
+    tolerances=(1e-3, 1e-5, 1e-7, 1e-9),
+    curve_methods=None,
+    instances=10,
+    batched_calls=3,
+    budget_s=1.0,
+    warmups=1,
+    call_limit_s=4.0,
+    build_limit_s=15.0,
+)
+_PAPER_SCOPE = replace(
+    _STANDARD,
+    together_sizes=_STANDARD.sizes,
+    batch_sizes=("10x5", "50x10", "100x20", "200x50"),
+    tolerances=(1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10),
+    instances=50,
+    batched_calls=10,
+    budget_s=None,
+    call_limit_s=600.0,
+    build_limit_s=3600.0,
+)
+_SCOPES = {"smoke": _SMOKE, "standard": _STANDARD, "paper": _PAPER_SCOPE}
 
 # Beside today's layers: ours, and one configuration of each library of the paper's comparison.
 OURS = ("bpqp", "bpqp-fast")
@@ -180,12 +175,19 @@ def rows(
     ]
 
 
-def batch_cell(inputs: Inputs, method: MethodName) -> Cell:
-    """Print whether a method takes a batch in one call."""
-    declared = inputs.names.declared(method.key)
-    if declared is None:
-        return Cell("n/a", tone="muted")
-    return Cell("one call" if declared.batched else "loop")
+def declared_entry(inputs: Inputs, name: str, show: Callable[[type[Method]], str]) -> Entry:
+    """Return a column of what the methods declare, "n/a" for one that the registry lacks."""
+
+    def cell(place: Place) -> Cell:
+        declared = inputs.names.declared(place.method.key)
+        return Cell("n/a", tone="muted") if declared is None else Cell(show(declared))
+
+    return Column(name, numeric=False), cell
+
+
+def batch_entry(inputs: Inputs) -> Entry:
+    """Return the column that says whether a method takes a batch in one call."""
+    return declared_entry(inputs, "batch", lambda cls: "one call" if cls.batched else "loop")
 
 
 def record(cells: Mapping[int, Cells], batch: int, place: Place) -> dict[str, Any]:

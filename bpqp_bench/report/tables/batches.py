@@ -22,7 +22,7 @@ from bpqp_bench.report.tables._survey import (
     QP,
     ask,
     at_best,
-    batch_cell,
+    batch_entry,
     by_batch,
     record,
     rows,
@@ -125,7 +125,7 @@ def _panel(inputs: Inputs, cells: dict[int, Cells], places: list[Place]) -> Pane
             places,
             [
                 method_entry(first),
-                (Column("batch", numeric=False), lambda place: batch_cell(inputs, place.method)),
+                batch_entry(inputs),
                 *(entry(which, batch) for which in PASSES for batch in cells),
             ],
         )

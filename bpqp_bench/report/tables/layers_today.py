@@ -27,8 +27,9 @@ from bpqp_bench.report.tables._survey import (
     QP,
     ask,
     at_best,
-    batch_cell,
+    batch_entry,
     by_batch,
+    declared_entry,
     modern,
     record,
     rows,
@@ -138,8 +139,8 @@ def _totals(
             [
                 method_entry(first),
                 *(entry(batch, size) for batch, one in cells.items() for size in one.sizes(family)),
-                (Column("batch", numeric=False), lambda place: batch_cell(inputs, place.method)),
-                (Column("devices", numeric=False), lambda place: _devices(inputs, place.method)),
+                batch_entry(inputs),
+                declared_entry(inputs, "devices", lambda cls: ", ".join(sorted(cls.devices))),
                 (Column("build (s)"), largest("build_s", significant)),
                 (Column("memory"), largest("peak_memory", memory)),
             ],
@@ -194,13 +195,6 @@ def _passes(cells: dict[int, Cells], family: str, label: str, names: list[Method
             long=True,
         )
     )
-
-
-def _devices(inputs: Inputs, method: MethodName) -> Cell:
-    declared = inputs.names.declared(method.key)
-    if declared is None:
-        return Cell("n/a", tone="muted")
-    return Cell(", ".join(sorted(declared.devices)))
 
 
 TABLE = TableModule("table7", "Table 7: Layers of today", 70, requests, render, suite="survey")

@@ -83,7 +83,7 @@
   const base = (cell) => cell.method.split("[")[0];
   const best = (sorted) => sorted.filter((cell, at) => sorted.findIndex((other) => base(other) === base(cell)) === at);
   const reason = (cell) => {
-    if (cell.total === null) return cell.why;
+    if (cell.total === null) return cell.why.replaceAll(`${data.methods[cell.method].label}: `, "");
     if (cell.mark === "degenerate") return "no gradient exists here (degenerate): not judged";
     if (cell.mark === "zero") return "the gradient is zero: not judged";
     if (cell.mark === "unknown") return "no reference: not judged";
@@ -140,6 +140,7 @@
   };
 
   // Charts.
+  const narrow = () => window.innerWidth < 700;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   // On a dark page what is too dark gets lighter, and black white.
   const ink = (colour) => {
@@ -152,7 +153,7 @@
     const keys = Object.keys(data.methods).filter((key) => cells.some((cell) => cell.method === key));
     const labels = keys.map((key) => data.methods[key].label);
     const colours = keys.map((key) => ink(data.methods[key].colour));
-    const legend = { title: null, symbolLimit: 0, labelLimit: 260, orient: window.innerWidth < 700 ? "bottom" : "right", columns: window.innerWidth < 700 ? 1 : undefined };
+    const legend = { title: null, symbolLimit: 0, labelLimit: 260, orient: narrow() ? "bottom" : "right", columns: narrow() ? 1 : undefined };
     return {
       color: { field: "label", type: "nominal", scale: { domain: labels, range: colours }, legend },
       shape: { field: "label", type: "nominal", scale: { domain: labels, range: keys.map((key) => data.methods[key].shape) }, legend },
@@ -194,7 +195,7 @@
       ...points({ ...where, shape }),
     ] };
   };
-  const bySize = () => ({ type: "ordinal", title: "size, variables × equalities and inequalities each", sort: order.size.map((size) => shown("size", size)), axis: { labelAngle: 0, labelOverlap: true } });
+  const bySize = () => ({ type: "ordinal", title: "size, variables × rows of either kind", sort: order.size.map((size) => shown("size", size)), axis: { labelAngle: narrow() ? -45 : 0 } });
   const byBatch = (cells) => ({ type: "quantitative", title: "instances in a batch", ...log({ nice: false, padding: 12 }), axis: { values: [...new Set(cells.map((cell) => cell.batch))], format: "d" } });
   const scatter = (cells) => {
     const { color, shape } = scales(cells), values = rows(cells, () => null).filter((row) => row.one_minus_cos !== null);

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bpqp_bench.report.figures._vega import Spec, facets, figure, log, method_scales
+from bpqp_bench.report.figures._vega import Spec, facets, figure, judged_lines, log, method_scales
 from bpqp_bench.report.inputs import Inputs
 
 _NEEDED = ("label", "row", "column", "x", "ms", "gradient")
@@ -35,17 +35,9 @@ def lines(inputs: Inputs, records: Iterable[Mapping[str, Any]], across: str) -> 
         "y": log("ms", "ms"),
         "color": color,
     }
-    filled = {"condition": {"test": "datum.gradient == 'right'", "value": 0.9}, "value": 0}
-    layer = [
-        {"mark": {"type": "line", "strokeWidth": 1.1}, "encoding": where},
-        {
-            "mark": {"type": "point", "size": 34, "strokeWidth": 1.2},
-            "encoding": where | {"shape": shape, "fill": color, "fillOpacity": filled},
-        },
-    ]
     rows = list(dict.fromkeys(record["row"] for record in shown))
     columns = list(dict.fromkeys(record["column"] for record in shown))
-    return figure(facets(layer, rows, columns, (210, 170)), shown)
+    return figure(facets(judged_lines(where, shape), rows, columns, (210, 170)), shown)
 
 
 def _positive(value: float) -> bool:

@@ -113,6 +113,17 @@ def size_axis(sizes: Sequence[str]) -> Spec:
     return log("n", None, axis=axis, scale={"nice": False, "padding": 10})
 
 
+def judged_lines(where: Spec, shape: Spec) -> list[Spec]:
+    """Return a line a method with its points, filled where the field ``gradient`` is right."""
+    filled = {"condition": {"test": "datum.gradient == 'right'", "value": 0.9}, "value": 0}
+    points = where | {"shape": shape, "fill": where["color"], "fillOpacity": filled}
+    mark = {"type": "point", "size": 34, "strokeWidth": 1.2}
+    return [
+        {"mark": {"type": "line", "strokeWidth": 1.1}, "encoding": where},
+        {"mark": mark, "encoding": points},
+    ]
+
+
 def only(kind: str) -> list[Spec]:
     """Return the transform that keeps the records of one kind."""
     return [{"filter": f"datum.kind == '{kind}'"}]

@@ -6,7 +6,15 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bpqp_bench.report.figures._vega import facets, figure, log, method_scales, only, size_axis
+from bpqp_bench.report.figures._vega import (
+    facets,
+    figure,
+    judged_lines,
+    log,
+    method_scales,
+    only,
+    size_axis,
+)
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
 from bpqp_bench.report.published import published_time
@@ -43,14 +51,9 @@ def _draw(
     color, shape = method_scales(inputs, (record["label"] for record in records))
     where = {"x": size_axis(sizes), "y": log("median", "ms"), "color": color}
     band = {"y": log("q25", "ms"), "y2": {"field": "q75"}, "opacity": {"value": 0.12}}
-    filled = {"condition": {"test": "datum.gradient == 'right'", "value": 0.9}, "value": 0}
-    mark = {"type": "point", "size": 34, "strokeWidth": 1.2}
+    measured = [{"mark": "area", "encoding": where | band}, *judged_lines(where, shape)]
     layer = [
-        {"transform": only("measured"), "mark": "area", "encoding": where | band},
-        {"transform": only("measured"), "mark": {"type": "line", "strokeWidth": 1.1},
-         "encoding": where},
-        {"transform": only("measured"), "mark": mark,
-         "encoding": where | {"shape": shape, "fill": color, "fillOpacity": filled}},
+        *({"transform": only("measured")} | one for one in measured),
         {"transform": only("published"), "mark": {"type": "text", "fontSize": 12, "text": "+"},
          "encoding": where},
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bpqp_bench.plugins.registry import Registry
 from bpqp_bench.problem.parameters import format_spec
+from bpqp_bench.reference.accuracy import COSINE_RIGHT, ERROR_RIGHT
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Table, TableModule
 from bpqp_bench.report.tables._common import (
@@ -52,7 +53,6 @@ _COUNTS: tuple[tuple[Verdict, str], ...] = (
     ("timeout", "timeout"),
 )
 _GAP = 1e-4  # relative objective gap, and violation, up to which a solution counts
-_COSINE, _RELATIVE = 1e-6, 1e-3  # DESIGN: a gradient is right within both
 _ZERO = 1e-20
 
 _CAPTION = (
@@ -182,8 +182,8 @@ def _verdict(row: dict[Any, Any], problem: _Problem) -> Verdict:
 
 def _correct(row: dict[Any, Any], problem: _Problem) -> Verdict | None:
     if not problem.degenerate and float(row["accuracy.q.norm"]) >= _ZERO:
-        cosine = _small(row["accuracy.q.one_minus_cos"], _COSINE)
-        return "right" if cosine and _small(row["accuracy.q.rel_l2"], _RELATIVE) else None
+        cosine = _small(row["accuracy.q.one_minus_cos"], COSINE_RIGHT)
+        return "right" if cosine and _small(row["accuracy.q.rel_l2"], ERROR_RIGHT) else None
     near = _small(row["objective_gap"], _GAP) and _small(row["primal_residual"], _GAP)
     return "solved" if near else None
 

@@ -27,11 +27,10 @@ help:
 	$(BIN)/pip install --quiet --no-deps --no-compile -r requirements.lock
 	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
-	# A minute's work, which would count against the limit on starting a worker.
-	$(BIN)/python -c "from bpqp_bench import Registry; Registry().method('bpqp').cls.load()"
 	touch $@
 
-# Compiled once here; otherwise every process that comes first would do it, at the same time.
+# Compiled once here; otherwise every process that comes first would do it, at the same time, and
+# within the limit on a worker's start.
 .venv/.kernels: .venv/.ready $(wildcard bpqp_bench/layers/primal_dual/*.py)
 	OMP_NUM_THREADS=1 $(BIN)/python -c 'from bpqp_bench import Registry; Registry().method("bpqp").cls.load()'
 	touch $@

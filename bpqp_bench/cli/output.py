@@ -31,9 +31,10 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def paragraph(text: str, indent: str = "") -> None:
-    """Print a text over as many lines as the terminal needs."""
+    """Print each line of a text over as many lines as the terminal needs."""
     width = shutil.get_terminal_size().columns
-    say(textwrap.fill(text, width, initial_indent=indent, subsequent_indent=f"{indent}  "))
+    for line in text.splitlines():
+        say(textwrap.fill(line, width, initial_indent=indent, subsequent_indent=f"{indent}  "))
 
 
 def table(

@@ -58,6 +58,7 @@ def run_suite(
     import json
     from collections import Counter
 
+    from bpqp_bench.cli.output import paragraph
     from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
@@ -100,7 +101,7 @@ def run_suite(
                 time_left.plan(task.plan(chosen, path, registry))
             time_left.plan([report])
             summary = execute(plan, directory, (methods_dirs, problems_dirs), time_left, options)
-        click.echo(summary.describe())
+        paragraph(summary.describe())
         problems = list(summary.problems)
         for task in tasks:
             problems += task.reproduce(chosen, path, registry, time_left)
@@ -111,9 +112,8 @@ def run_suite(
     if (judged := path / "report" / "claims.json") in written:
         claims = json.loads(judged.read_text(encoding="utf-8"))
         verdicts = Counter(claim["verdict"] for claim in claims)
-        click.echo(
-            "claims of the paper: " + ", ".join(f"{n} {v}" for v, n in verdicts.most_common())
-        )
+        found = ", ".join(f"{n} {v}" for v, n in verdicts.most_common())
+        paragraph(f"claims of the paper: {found}")
     click.echo(f"{len(written)} files; open {written[-1]}")
     if problems or registry.broken:
         raise click.exceptions.Exit(1)

@@ -90,7 +90,7 @@ def run(
     """
     import json
 
-    from bpqp_bench.cli.output import overview_table, say
+    from bpqp_bench.cli.output import overview_table, paragraph, say
     from bpqp_bench.cli.progress import show_time_left
     from bpqp_bench.errors import SpecError
     from bpqp_bench.plugins.registry import Registry
@@ -139,7 +139,7 @@ def run(
         summary = execute(plan, directory, folders, time_left, options, executor)
         rows = overview(directory.measurements)
     overview_table(rows)
-    say(summary.describe())
+    paragraph(summary.describe())
     click.echo(f"tables, figures and the page: bpqp-bench report {path}")
     failed = all_failed(rows)
     for text in failed:

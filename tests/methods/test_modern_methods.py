@@ -9,7 +9,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from bpqp_bench import Instance, MethodError, PhaseClock, Registry, Size
+from bpqp_bench import Instance, MethodError, PhaseClock, Size
 from bpqp_bench.method.data import make_data, make_upstream, to_numpy
 
 NAMES = ("P", "q", "A", "b", "G", "h")
@@ -199,11 +199,6 @@ def _double_precision_in_jax():
     jax.config.update("jax_enable_x64", before)
 
 
-@pytest.fixture(scope="module")
-def registry():
-    return Registry()
-
-
 def create(registry, name, **options):
     choice = registry.method(name)
     if reason := choice.missing():
@@ -229,7 +224,13 @@ def symmetric(name, gradient):
     return 0.5 * (gradient + gradient.T) if name == "P" else gradient
 
 
-@pytest.mark.parametrize("name", DIRECT)
+# JAX compiles what it is given call by call for some ten seconds.
+SLOW = ("qpax", "qpax-defaults", "jaxopt-cvxpyqp-defaults")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in DIRECT]
+)
 def test_adapter_gives_what_the_library_gives(registry, name):
     library, direct, right = DIRECT[name]
     if importlib.util.find_spec(library) is None:

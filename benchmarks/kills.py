@@ -26,9 +26,10 @@ import psutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+_ADAPTERS = Path(__file__).parents[1] / "tests/adapters"  # methods that only wait
 _ASKED = [
-    *("--method", "bpqp", "--method", "exact", "--family", "qp"),
-    *("--family", "lp", "--size", "10x5", "--instances", "60"),
+    *("--method", "steady", "--method", "steady[seconds=0.02]", "--methods-dir", str(_ADAPTERS)),
+    *("--family", "qp", "--family", "lp", "--size", "10x5", "--instances", "60"),
 ]
 _HOW = ("main, SIGKILL", "main, SIGTERM", "worker, SIGKILL")
 
@@ -77,7 +78,7 @@ def main() -> int:
         while done.total() < given.kills or resume:
             process, tree, last = _start(out, resume), [], done.total() >= given.kills
             if not last:
-                time.sleep(moments.uniform(0.1, 1.0) * length)
+                time.sleep(moments.uniform(0.0, 0.7) * length)
                 if psutil.pid_exists(process.pid):
                     tree = psutil.Process(process.pid).children(recursive=True)
                 how = _kill(process, moments.choice(_HOW), moments)

@@ -53,22 +53,36 @@ def _run(given: argparse.Namespace) -> int:
     kept: Counter[tuple[str, str, str]] = Counter()
     begun, total = time.monotonic(), each * len(pairs) * len(kinds)
     found = fuzz(tasks, given.jobs, given.limit)
-    for done, (pair, kind, seed, (outcome, why, by)) in enumerate(found, start=1):
-        counts.setdefault((pair, kind), Counter())[outcome] += 1
-        solvers.setdefault((pair, kind), Counter())[by] += 1
-        if outcome in FAULTS or outcome == "undecided":
-            kept[pair, kind, outcome] += 1
-            if kept[pair, kind, outcome] <= KEPT:
-                if outcome in FAULTS:
-                    print(f"{pair} {kind} {seed}: {outcome}: {why}", file=sys.stderr, flush=True)
-                faults.append(
-                    {"solvers": pair, "kind": kind, "seed": seed, "outcome": outcome, "why": why}
-                )
-        if done % 1000 == 0:
-            print(f"{done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    done = 0
+    try:
+        for done, (pair, kind, seed, (outcome, why, by)) in enumerate(found, start=1):
+            counts.setdefault((pair, kind), Counter())[outcome] += 1
+            solvers.setdefault((pair, kind), Counter())[by] += 1
+            if outcome in FAULTS or outcome == "undecided":
+                kept[pair, kind, outcome] += 1
+                if kept[pair, kind, outcome] <= KEPT:
+                    if outcome in FAULTS:
+                        print(
+                            f"{pair} {kind} {seed}: {outcome}: {why}", file=sys.stderr, flush=True
+                        )
+                    faults.append(
+                        {
+                            "solvers": pair,
+                            "kind": kind,
+                            "seed": seed,
+                            "outcome": outcome,
+                            "why": why,
+                        }
+                    )
+            if done % 1000 == 0:
+                print(f"{done} of {total}, {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"broken off after {done} of {total}; what there is counts", file=sys.stderr)
     command = f"make fuzz N={given.problems} SOLVERS={given.solvers} SEED={given.seed}"
     result = {
-        "command": command + (f", {given.kinds}" if given.kinds else ""),
+        "command": command
+        + (f", {given.kinds}" if given.kinds else "")
+        + (f" (broken off after {done} problems)" if done < total else ""),
         "commit": _commit(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "seconds": round(time.monotonic() - begun),
@@ -82,6 +96,7 @@ def _run(given: argparse.Namespace) -> int:
             }
             for pair in pairs
             for kind in kinds
+            if (pair, kind) in counts
         ],
         "faults": sorted(faults, key=lambda f: (f["solvers"], f["kind"], f["outcome"], f["seed"])),
     }

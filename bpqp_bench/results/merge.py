@@ -8,6 +8,7 @@ from typing import Any
 
 from bpqp_bench.errors import ResultsError
 from bpqp_bench.results.compare import different_machines
+from bpqp_bench.results.measurement import Measurement
 from bpqp_bench.results.run_directory import (
     RunDirectory,
     load_measurements,
@@ -22,7 +23,8 @@ def merge_runs(
 ) -> int:
     """Write the measurements of several runs, each key once, to a new run directory.
 
-    Its plan is that of all of them; of what they measured twice the first one counts.
+    Its plan is that of all of them; of what they measured twice the first one counts, and where
+    their code differs, the first one that measured anything of a cell counts for all of it.
 
     Parameters
     ----------
@@ -64,15 +66,12 @@ def merge_runs(
         )
     environment = environments[0] | ({"other_machines": differences} if differences else {})
     config = configs[0] | {"plan": {"blocks": _blocks(configs)}, "suites": _suites(configs)}
-    parts = [load_measurements(run) for run in runs]
+    parts = _whole_cells([load_measurements(run) for run in runs], configs)
     measurements = merge_measurements(parts)
-    there = {measurement.key for measurement in parts[0]}
     other_code = {
-        str(environment.get("git_commit") or "unknown"): sorted(
-            {measurement.method for measurement in own if measurement.key not in there}
-        )
+        str(environment.get("git_commit") or "unknown"): sorted({one.method for one in own})
         for environment, config, own in zip(environments, configs, parts, strict=True)
-        if config.get("code") != configs[0].get("code")
+        if own and config.get("code") != configs[0].get("code")
     }
     if other_code:
         environment["other_code"] = other_code
@@ -80,6 +79,23 @@ def merge_runs(
         for measurement in measurements:
             directory.append(measurement)
     return len(measurements)
+
+
+def _whole_cells(
+    parts: Sequence[list[Measurement]], configs: Sequence[dict[str, Any]]
+) -> list[list[Measurement]]:
+    """Leave out of a run what a run of other code before it has a cell of: no cell is of two."""
+    owner: dict[tuple[object, ...], object] = {}
+    kept = []
+    for part, config in zip(parts, configs, strict=True):
+        code = config.get("code")
+        kept.append([one for one in part if owner.setdefault(_cell(one), code) == code])
+    return kept
+
+
+def _cell(one: Measurement) -> tuple[object, ...]:
+    where = one.method, one.family, one.size, one.batch, one.dtype, one.device, one.threads
+    return (*where, one.wrt, one.upstream, one.start)
 
 
 def _suites(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -120,11 +120,11 @@ def test_a_busier_machine_is_named() -> None:
     assert different_loads({}, {"load": 4.0}) is None
 
 
-def run_of(path: Path, seeds: range, cpu: str = "X", code: str = "abc") -> Path:
+def run_of(path: Path, seeds: range, cpu: str = "X", code: str = "abc", method: str = "m") -> Path:
     config = {"code": code, "plan": {"blocks": [{"family": "qp", "seeds": list(seeds)}]}}
     with RunDirectory.create(path, config, {"cpu": cpu, "cores": 2}) as directory:
         for seed in seeds:
-            directory.append(call("m", seed))
+            directory.append(call(method, seed))
     return path
 
 
@@ -140,9 +140,12 @@ def test_shards_merge_to_one_run(tmp_path: Path) -> None:
     newer = run_of(tmp_path / "d", range(9, 10), code="def")
     invoked = CliRunner().invoke(cli, ["merge", str(shards[0]), str(newer), "--out", "x"])
     assert "different versions of the code" in str(invoked.exception)
-    assert merge_runs([shards[0], newer], tmp_path / "mixed", across_code=True) == 3
-    environment = json.loads((tmp_path / "mixed" / "environment.json").read_text())
-    assert environment["other_code"] == {"unknown": ["m"]}
+    # No cell is of two versions of the code: the first run that has it counts for all of it.
+    assert merge_runs([shards[0], newer], tmp_path / "mixed", across_code=True) == 2
+    other = run_of(tmp_path / "e", range(9, 10), code="def", method="other")
+    assert merge_runs([shards[0], newer, other], tmp_path / "three", across_code=True) == 3
+    environment = json.loads((tmp_path / "three" / "environment.json").read_text())
+    assert environment["other_code"] == {"unknown": ["other"]}
 
 
 def problem(**changes: Any) -> dict[str, Any]:

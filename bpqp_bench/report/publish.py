@@ -49,7 +49,8 @@ def publish_reference(run: Path, reference: Path) -> list[Path]:
         shutil.rmtree(reference)
     reference.mkdir(parents=True)
     for name in ("environment.json", "config.json", "summary.json"):
-        shutil.copyfile(run / name, reference / name)
+        if (run / name).exists():  # merged runs have no summary
+            shutil.copyfile(run / name, reference / name)
     compress(run / MEASUREMENTS, reference / f"{MEASUREMENTS}.gz")
     if (run / _KEPT_FOLDER).is_dir():
         for path in sorted((run / _KEPT_FOLDER).rglob("*")):

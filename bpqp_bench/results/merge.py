@@ -68,7 +68,13 @@ def merge_runs(
     config = configs[0] | {"plan": {"blocks": _blocks(configs)}, "suites": _suites(configs)}
     parts = _whole_cells([load_measurements(run) for run in runs], configs)
     measurements = merge_measurements(parts)
+    # A run may be a merged one itself.
     other_code = {
+        commit: methods
+        for environment in environments
+        for commit, methods in environment.get("other_code", {}).items()
+    }
+    other_code |= {
         str(environment.get("git_commit") or "unknown"): sorted({one.method for one in own})
         for environment, config, own in zip(environments, configs, parts, strict=True)
         if own and config.get("code") != configs[0].get("code")

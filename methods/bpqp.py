@@ -84,7 +84,10 @@ class BPQP(Method):
 
         with torch.enable_grad():  # a validation may build it where gradients are off
             one = torch.ones(1, dtype=torch.float64, requires_grad=True)
-            layers.BPQP()(torch.eye(1, dtype=torch.float64), one).sum().backward()
+            G = -torch.eye(1, dtype=torch.float64)
+            for curvature in (1.0, 0.0):  # a singular P has kernels of its own
+                P = torch.full((1, 1), curvature, dtype=torch.float64)
+                layers.BPQP()(P, one, G=G, h=one.detach()).sum().backward()
 
     def build(self, template: Instance) -> None:
         """Make the layer; every problem is set up anew."""

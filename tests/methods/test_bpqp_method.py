@@ -1,5 +1,8 @@
 """The adapter `bpqp`: accuracy against the reference, parameters, phases, failures."""
 
+import subprocess
+import sys
+
 import numpy as np
 import osqp
 import pytest
@@ -132,3 +135,17 @@ def test_published_configurations_are_osqp_as_it_comes(registry, name):
     )
     assert call.solution.iterations == expected.info.iter
     np.testing.assert_allclose(np.ravel(call.solution.z), expected.x, rtol=1e-9, atol=1e-12)
+
+
+def test_loading_leaves_no_kernel_to_the_clock():
+    """In a process of its own, as a worker is."""
+    code = (
+        "from bpqp_bench import Registry\n"
+        "from bpqp_bench.layers.primal_dual import compiled\n"
+        "Registry().method('bpqp').cls.load()\n"
+        "names = ['prepare', 'factorize_objective', 'factorize_rows', 'solve', 'approach',"
+        " 'firm_objective', 'pullback']\n"
+        "print([name for name in names if not getattr(compiled, name).signatures])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

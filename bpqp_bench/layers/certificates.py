@@ -7,6 +7,8 @@ caller's data, every sum relative to the sizes of its own terms, which no change
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import linprog
@@ -22,9 +24,10 @@ _SUPPORT = 1e-9
 
 def farkas_vector(qp: ConvexQP, time_limit: float = 0.0) -> tuple[Array, Array] | None:
     """Find ν and λ that prove Az = b, Gz ≤ h infeasible; None if there is no such proof."""
-    scaled, scaling = equilibrate(qp)
     if qp.neq + qp.nineq == 0:
         return None
+    # The objective, which has no part in it, would set the unit of length.
+    scaled, scaling = equilibrate(replace(qp, P=0.0 * qp.P, q=0.0 * qp.q))
     # minimize bᵀν + hᵀλ subject to Aᵀν + Gᵀλ = 0, |ν| ≤ 1, 0 ≤ λ ≤ 1
     far = np.abs(scaled.h) > 1e15  # a row that is so far away proves nothing
     cost = np.concatenate([scaled.b, np.where(far, 0.0, scaled.h)])

@@ -38,6 +38,7 @@ from bpqp_bench.layers.problem import (
     no_clock,
     no_solution,
     relative_residual,
+    violations,
 )
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, solve_qp
 from bpqp_bench.layers.settings import Settings
@@ -48,6 +49,7 @@ Indices = NDArray[np.intp]
 FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
 _RETRY = 1e-9  # tolerance of the second attempt where polishing failed
 _RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
+_HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
 _RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
 _CLOSE = 1e-5  # and of one that comes with a warning
 _HEAVY = 1e9  # multiplications of a sparse factorization from which supernodes pay: Clarabel's
@@ -161,7 +163,7 @@ class _Search:
             if has_point and polish != "active-set":
                 return done
             solved = done.solution.status == "solved"
-            if solved and done.info.get("polished"):
+            if solved and done.info.get("polished") and not self._hides(done):
                 return done
             if not proof_sought:
                 # Whatever was said, or not said, or not confirmed by polishing: is there a proof?
@@ -176,6 +178,11 @@ class _Search:
             return best
         status = f"failed (tried {', '.join(self.tried)})"
         return self._finish(_nothing(self.qp, status, {"forward": self.tried[-1]}))
+
+    def _hides(self, done: ForwardPass) -> bool:
+        """Whether a row is violated that only the length of −P⁻¹q makes look like rounding."""
+        off = violations(self.qp, done.solution.z, blurred=False)
+        return float(off.max(initial=0.0)) > _HIDDEN
 
     def _left(self) -> float:
         """Seconds that are left, 0 where there is no limit."""
@@ -286,11 +293,9 @@ class _Search:
             info["tried"] = tuple(self.tried)
         self.worth = relative_residual(self.scaled, done.solution)
         solution = self.scaling.back(self.qp, done.solution)
-        if solution.status == "solved" and info.get("polished") is False:
-            # As it will be returned: without what the solver left in λ on rows that do not bind.
-            given = replace(solution, lam=np.where(done.active.rows, solution.lam, 0.0))
-            if componentwise_residual(self.qp, given) > _RIGHT_EACH:
-                solution = replace(solution, status="inaccurate")
+        alone = solution.status == "solved" and info.get("polished") is False
+        if alone and componentwise_residual(self.qp, solution) > _RIGHT_EACH:
+            solution = replace(solution, status="inaccurate")
         return replace(
             done,
             qp=self.qp,

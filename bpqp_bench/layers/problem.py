@@ -184,10 +184,11 @@ def _norms(M: Matrix) -> Array:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", M, M)))
 
 
-def violations(qp: ConvexQP, z: Array) -> Array:
+def violations(qp: ConvexQP, z: Array, blurred: bool = True) -> Array:
     """|Az − b| and (Gz − h)₊, each over the size of its own terms, (neq + nineq,).
 
-    What rounding leaves of a row that passes through a solution at the origin does not count.
+    What rounding leaves of a row that passes through a solution at the origin does not count, where
+    ``blurred``.
     """
     curvature = float(abs(qp.P).max()) if qp.n else 0.0
     step = float(np.abs(qp.q).max(initial=0.0)) / curvature if curvature > 0.0 else 0.0
@@ -197,7 +198,7 @@ def violations(qp: ConvexQP, z: Array) -> Array:
         off = M @ z - side
         off = np.abs(off) if equal else np.maximum(off, 0.0)
         lengths = _norms(M)
-        off = np.maximum(off - _ROUNDING * lengths * max(reach, step), 0.0)
+        off = np.maximum(off - _ROUNDING * lengths * (max(reach, step) if blurred else reach), 0.0)
         terms = lengths * reach + np.abs(side)
         found.append(np.where(off > 0.0, off / np.where(terms > 0.0, terms, 1.0), 0.0))
     return np.concatenate(found)

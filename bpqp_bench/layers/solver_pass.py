@@ -116,8 +116,11 @@ class Instances:
             return np.full(n, np.nan), np.zeros(neq), np.zeros(nineq), np.zeros(nineq, dtype=bool)
         done = self._done[i]
         rows = done.active.rows
-        # What a solver leaves in λ outside the binding rows is noise.
-        return done.solution.z, done.solution.nu, np.where(rows, done.solution.lam, 0.0), rows
+        # What a solver leaves in λ outside the binding rows is noise, unless its point is all there
+        # is: then it belongs to it.
+        own = done.info.get("polished") is False
+        lam = np.where(rows | own, done.solution.lam, 0.0)
+        return done.solution.z, done.solution.nu, lam, rows
 
     def of_cones(self, i: int) -> Array:
         """Return μ*, the multipliers of the cones; zero where there is no solution."""

@@ -52,6 +52,10 @@ KEPT: list[tuple[str, int]] = [
     ("vertex", 80000039),
     ("lp", 91000034),
     ("faint", 91000048),
+    ("scalar", 300000194),
+    ("scalar", 610000041),
+    ("scalar", 610000146),
+    ("contradictory", 70000958),
 ]
 
 

@@ -77,7 +77,7 @@ def test_kill_at_random_moments_then_resume(tmp_path: Path) -> None:
     process = start(out, "--resume")
     stdout, stderr = finish(process)
     assert process.returncode == 0, stderr
-    assert f"{len(before)} from earlier sessions" in stdout
+    assert f"{len(before)} from earlier sessions" in " ".join(stdout.split())  # lines are folded
     after = lines(out)
     assert after[: len(before)] == before
     keys = [json.loads(line)["key"] for line in after]

@@ -1,5 +1,7 @@
 """The active-set method: planted solutions, differences, batches, transforms, units."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -349,6 +351,26 @@ def test_threads_change_nothing(family):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+def test_blas_has_one_thread_wherever_small_matrices_need_it(family, monkeypatch):
+    """In both passes of a batch that shares P; one problem needs no BLAS in its backward pass."""
+    _, data = stacked(family, "qp-active", (60, 20), range(3))
+    entered = []
+
+    @contextmanager
+    def held():
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(cpu, "one_thread", held)
+    for given, times in (([data[0][0], *data[1:]], 2), ([part[0] for part in data], 1)):
+        leaves = [part.clone().requires_grad_() for part in given]
+        entered.clear()
+        z = BPQP()(*leaves)
+        assert len(entered) == 1
+        z.sum().backward()
+        assert len(entered) == times
+
+
 @pytest.mark.parametrize("size", [(10, 5), (33, 10), (60, 35)])
 def test_both_kernels_agree(family, size):
     """Plain loops, LAPACK and torch: the same solutions, multipliers and gradients."""
@@ -366,8 +388,9 @@ def test_both_kernels_agree(family, size):
     assert not other.left
 
 
-@pytest.mark.parametrize("kernel", [cpu, batched])
-def test_more_binding_rows_than_variables_are_left(kernel):
+# Of the kernels on the CPU, the proximal method takes most of these problems to fewer rows.
+@pytest.mark.parametrize(("kernel", "least"), [(cpu, 50), (batched, 150)])
+def test_more_binding_rows_than_variables_are_left(kernel, least):
     """The last pivot is rounding times the length of the combination, mostly over any threshold."""
     rng, n, count = np.random.default_rng(0), 5, 300
     G = rng.standard_normal((count, n + 1, n))
@@ -383,4 +406,4 @@ def test_more_binding_rows_than_variables_are_left(kernel):
     point = kernel.solve(*data, torch.tensor(G), torch.tensor(h), start)
     bound = point.found.active.sum(-1)
     assert not ((bound > n) & ~torch.isin(torch.arange(count), torch.tensor(point.left))).any()
-    assert (bound > n).sum() > count // 6
+    assert (bound > n).sum() > least

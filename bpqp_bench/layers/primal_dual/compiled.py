@@ -398,7 +398,7 @@ def _reach(x: Any, metric: Any) -> float:
 
 @_compiled
 def firm_objective(table: int, lo: int, hi: int) -> None:
-    """Where P is singular, and the binding rows are known about: Q + ρM with a small ρ."""
+    """Factorize Q + ρM for a small ρ where P is singular, once `approach` has found the rows."""
     at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     for i in range(lo, hi):
@@ -450,7 +450,10 @@ def _reduced(work: Any, L: Any, right: Any, lo: int, hi: int) -> Any:
     if L.shape[0] == 1:
         for i in range(lo, hi):
             out[i - lo] = right[min(i, right.shape[0] - 1)]
-        solve_lower(work, L[0], L.shape[1], out, 0, hi - lo)
+        if hi - lo == 1:  # nothing for BLAS to gain, whose threads would wait for a core
+            _lower(L[0], out[0], L.shape[1])
+        else:
+            solve_lower(work, L[0], L.shape[1], out, 0, hi - lo)
     return out
 
 
@@ -656,9 +659,9 @@ def approach(  # noqa: PLR0912, PLR0915 - as `solve`
 
     The proximal method of multipliers (Rockafellar, Math. Oper. Res. 1 (1976)): every step solves
     the problem with ½ρ|z − zₖ|² in the metric M, where P is singular, and δ/2|y − yₖ|² in the dual,
-    by Newton's method with exact line search, with the factors that are there. Newton's point is
-    that on the rows that would bind, of which δ lets there be any number. It ends when these rest,
-    though δ falls.
+    by Newton's method with exact line search, with the factors that are there. Newton's point
+    solves it on the rows that would bind; thanks to δ, these may be more than are independent. It
+    ends when they stay the same while δ falls.
     """
     at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
@@ -811,31 +814,29 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
         if state.sound_p[p] == 2.0:
             continue
         Di, Ti, Wi, wide = D[f], T[i], W[f], widths[f]
-        # Where P is singular, what is judged has sizes in M.
-        singular, metric, spans = state.sound_p[p] > 1.0, state.metric[p], wide
-        if singular:
-            spans = own_spans
         for a in range(n):
             linear[a] = q[i if q.shape[0] > 1 else 0, a]
         base = reduced[i - lo if L.shape[0] == 1 else 0]
         if L.shape[0] > 1:
             base[:] = linear
             _lower(L[p], base, n)
-        force = np.sqrt(_dot(base, base))
+        force, spans = np.sqrt(_dot(base, base)), wide
+        # Where P is singular, what is judged has sizes in M.
+        singular, metric = state.sound_p[p] > 1.0, state.metric[p]
+        if singular:
+            force, spans = _span(linear, metric), own_spans
+            for a in range(m):
+                spans[a] = _span(C[c, a], metric)
         for a in range(neq):
             order[i, a] = a
             Ti[a, : a + 1] = Di[a, : a + 1]
             right[a] = b[i if b.shape[0] > 1 else 0, a]
         for j in range(nineq):
             right[neq + j] = h[i if h.shape[0] > 1 else 0, j]
-        if singular:
-            force = _span(linear, metric)
-            for a in range(m):
-                spans[a] = _span(C[c, a], metric)
         if not again:
             _reduce_rows(Di, Ti, Wi, base, neq, right, short, s0)
-            for j in range(nineq):
-                if not at.start:
+            if not at.start:
+                for j in range(nineq):
                     active[i, j] = s0[j] < 0.0
 
         fewest, patience, settled = nineq + 1, PATIENCE, again

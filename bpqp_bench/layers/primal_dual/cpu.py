@@ -10,7 +10,7 @@ import threading
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -186,12 +186,10 @@ class Point:
                 *[0 if part is None else part.data_ptr() for part in found],
             ),
         )
-        _share(
-            compiled.pullback,
-            (self._table.buffer_info()[0], places.buffer_info()[0]),
-            count,
-            self._threads,
-        )
+        where = self._table.buffer_info()[0], places.buffer_info()[0]
+        # Only a batch that shares P takes BLAS here.
+        with _blas(sizes, self._threads) if sizes.P == 1 < count else nullcontext():
+            _share(compiled.pullback, where, count, self._threads)
         return found, adjoint
 
 
@@ -234,10 +232,16 @@ def solve(
     work = count * (n * n + m * m) + own * n * n * (n + m)
     threads = min(torch.get_num_threads(), count, 1 + work // _WORTH_A_THREAD) or 1
     point = Point(data, sizes, None if start is None else start.contiguous(), threads)
-    small = n <= TINY and m <= TINY  # no BLAS then
-    with one_thread() if not small and (n <= _SMALL or threads > 1) else nullcontext():
+    with _blas(sizes, threads):
         point.run(active_tol)
     return point
+
+
+def _blas(sizes: compiled.Sizes, threads: int) -> AbstractContextManager[None]:
+    """Hold BLAS to one thread where it is called from several, or for small matrices."""
+    n = sizes.n
+    none = n <= TINY and sizes.neq + sizes.nineq <= TINY  # plain loops in its place
+    return one_thread() if not none and (n <= _SMALL or threads > 1) else nullcontext()
 
 
 def _share(run: Callable[..., int | None], given: tuple[Any, ...], count: int, threads: int) -> int:

@@ -50,6 +50,7 @@ FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
 _RETRY = 1e-9  # tolerance of the second attempt where polishing failed
 _RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
 _HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
+_FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise
 _RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
 _CLOSE = 1e-5  # and of one that comes with a warning
 _HEAVY = 1e9  # multiplications of a sparse factorization from which supernodes pay: Clarabel's
@@ -180,9 +181,13 @@ class _Search:
         return self._finish(_nothing(self.qp, status, {"forward": self.tried[-1]}))
 
     def _hides(self, done: ForwardPass) -> bool:
-        """Whether a row is violated that only the length of −P⁻¹q makes look like rounding."""
+        """Whether what looks like rounding at so distant a point may hide that there is none.
+
+        That is a violated row beside the length of −P⁻¹q, or a slope beside Pz.
+        """
         off = violations(self.qp, done.solution.z, blurred=False)
-        return float(off.max(initial=0.0)) > _HIDDEN
+        slope = done.solution.dual > _FAINT * float(np.abs(self.qp.q).max(initial=0.0))
+        return slope or float(off.max(initial=0.0)) > _HIDDEN
 
     def _left(self) -> float:
         """Seconds that are left, 0 where there is no limit."""
@@ -293,8 +298,8 @@ class _Search:
             info["tried"] = tuple(self.tried)
         self.worth = relative_residual(self.scaled, done.solution)
         solution = self.scaling.back(self.qp, done.solution)
-        alone = solution.status == "solved" and info.get("polished") is False
-        if alone and componentwise_residual(self.qp, solution) > _RIGHT_EACH:
+        judged = solution.status == "solved" and "polished" in info
+        if judged and componentwise_residual(self.qp, solution) > _RIGHT_EACH:
             solution = replace(solution, status="inaccurate")
         return replace(
             done,

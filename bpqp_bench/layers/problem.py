@@ -245,18 +245,20 @@ def componentwise_residual(qp: ConvexQP, found: QPSolution) -> float:
     if not np.isfinite(found.z).all():
         return float("inf")
     z, nu, lam, slack = found.z, found.nu, found.lam, np.minimum(qp.h - qp.G @ found.z, _HUGE)
+    reach = np.abs(z)
 
     def over(off: Array, terms: Array) -> float:
         floor = 1e-9 * float(terms.max(initial=0.0)) or 1.0
         return float((np.abs(off) / np.maximum(terms, floor)).max(initial=0.0))
 
-    forces = abs(qp.P) @ np.abs(z) + np.abs(qp.q) + abs(qp.A).T @ np.abs(nu) + abs(qp.G).T @ lam
+    forces = abs(qp.P) @ reach + np.abs(qp.q) + abs(qp.A).T @ np.abs(nu) + abs(qp.G).T @ lam
     sides = np.minimum(np.abs(qp.h), _HUGE)
-    rows = (abs(qp.G) @ np.abs(z) + sides) * (float(lam.max(initial=0.0)) or 1.0)
+    rows = abs(qp.G) @ reach + sides
     return max(
-        float(violations(qp, z).max(initial=0.0)),
+        over(qp.A @ z - qp.b, abs(qp.A) @ reach + np.abs(qp.b)),
+        over(np.minimum(slack, 0.0), rows),
         over(qp.P @ z + qp.q + qp.A.T @ nu + qp.G.T @ lam, forces),
-        over(lam * slack, rows),
+        over(lam * slack, rows * (float(lam.max(initial=0.0)) or 1.0)),
     )
 
 

@@ -162,6 +162,20 @@ _compiled = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 
 
 @_compiled
+def _own_part(T: Any, order: Any, k: int, row: int) -> float:
+    """Length of what a binding row has beyond the others: 1/√(M_JJ⁻¹)ᵢᵢ, where M_JJ = TTᵀ.
+
+    Only with this part of the row does its multiplier change the point, so that rounding of the
+    forces is larger by its reciprocal in the multiplier of a row that the others nearly make up.
+    """
+    x = np.zeros(k)
+    for a in range(k):
+        x[a] = 1.0 if order[a] == row else 0.0
+    _lower(T, x, k)
+    return 1.0 / float(np.sqrt(_dot(x, x)))
+
+
+@_compiled
 def _lower(L: Any, x: Any, n: int) -> None:
     """Replace x by L⁻¹x."""
     for i in range(n):
@@ -917,9 +931,10 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 tolerance = active_tol if active_tol > 0.0 else WEAK
                 # A solution at the origin is noise of the size of the forces.
                 blurred = near + width * (tolerance * length + FINE * force)
-                weak[i, j] = (
-                    active[i, j] or abs(left) <= blurred
-                ) and lam * width <= error * width + tolerance * force
+                light, part = error * width + tolerance * force, width
+                if active[i, j] and light < lam * width <= light / SUSPECT:
+                    part = _own_part(Ti, order[i], k, row)
+                weak[i, j] = (active[i, j] or abs(left) <= blurred) and lam * part <= light
                 y[i, row] = max(lam, 0.0)
                 count += wrong[j]
             if not good:

@@ -56,7 +56,7 @@ PROFILES: tuple[Profile, ...] = (
     Profile(
         name="smoke",
         sizes=_SIZES[:2],
-        large_sizes=_LARGE[:2],
+        large_sizes=_LARGE[:1],
         instances=5,
         large_instances=2,
         cell_budget_s=4.0,

@@ -80,6 +80,27 @@ def test_any_solver_from_the_command_line(registry, spec):
     assert (backward.setup == 0) == ("direct" in spec)
 
 
+def test_a_warm_start_takes_fewer_steps_to_the_same_point(registry):
+    choice = registry.family("training[assets=30]")
+    run_ = [choice.draw(choice.size, seed) for seed in range(50, 60)]
+    cold, warm = (registry.method(name).create(("q",)) for name in ("bpqp", "bpqp-warm"))
+    steps = {"cold": [], "warm": []}
+    for adapter in (cold, warm):
+        adapter.build(run_[0])
+    for number, instance in enumerate(run_):
+        found = []
+        for adapter in (cold, warm):
+            data, v = make_data([instance], adapter), make_upstream([instance], adapter)
+            found.append(measure_call(adapter, data, v, clock_for(adapter)))
+        start = "warm" if number else "cold"
+        assert [call.solution.info["start"] for call in found] == ["cold", start]
+        np.testing.assert_allclose(found[1].solution.z, found[0].solution.z, atol=1e-12)
+        if number:
+            steps["cold"].append(found[0].solution.iterations)
+            steps["warm"].append(found[1].solution.iterations)
+    assert sum(steps["warm"]) < 0.6 * sum(steps["cold"])
+
+
 def test_information_states_residuals_and_the_active_set(registry):
     instance = registry.family("qp-active").draw(Size(10, 5), 0)
     info = run(registry, "bpqp", instance)[0].info

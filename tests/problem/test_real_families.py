@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def members(name):
     return [format_spec(name, chosen) for chosen in REGISTRY.families[name].plugin.members()]
 
 
-DRAWN = members("osqp-class") + members("mpc") + members("projection")
+DRAWN = members("osqp-class") + members("mpc") + members("projection") + ["training[assets=20,days=2]"]
 
 
 @pytest.mark.parametrize("spec", DRAWN)
@@ -54,6 +55,23 @@ def test_the_gradient_exists_and_is_not_zero(spec):
     found = compute_reference(instance, instance.loss_gradient)
     assert not found.certificate.degenerate
     assert np.abs(found.gradients["q"]).max() > 1e-6
+
+
+def test_problems_of_a_training_run_differ_by_a_step_of_adam():
+    choice = REGISTRY.family("training[assets=10,days=3]")
+    run = [choice.draw(choice.size, seed) for seed in range(0, 600, 3)]  # one day, 200 steps
+    P, G = run[0].P, run[0].G
+    assert all(np.array_equal(i.P, P) and np.array_equal(i.G, G) for i in run)
+    assert all(np.array_equal(i.upstream, run[0].upstream) for i in run)
+    assert not run[0].q.any()  # θ = 0 before the first step
+    moves = [np.abs(b.q - a.q).max() for a, b in pairwise(run)]
+    assert min(moves) > 0.0
+    # A step of Adam changes a weight by at most about its rate; X is standard normal, 20 features.
+    assert max(moves) < 20 * 1e-3 * 4.0
+    again = choice.draw(choice.size, 600)  # from the beginning, day 0
+    assert np.array_equal(again.q, run[0].q)
+    with pytest.raises(SpecError, match="training needs"):
+        choice.family.size_of(assets=1, days=1)
 
 
 def test_projections_onto_the_simplex_agree_with_sorting():

@@ -47,7 +47,7 @@ from bpqp_bench.problem.instance import Matrix
 Indices = NDArray[np.intp]
 
 FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
-_RETRY = 1e-9  # tolerance of the second attempt where polishing failed
+_RETRY = 1e-10  # tolerance of the second attempt where polishing failed
 _RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
 _HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
 _FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise

@@ -58,6 +58,8 @@ KEPT: list[tuple[str, int]] = [
     ("contradictory", 70000958),
     ("weak", 700000333),
     ("unbounded", 710000084),
+    ("lp", 800001914),
+    ("units", 800001994),
 ]
 
 

@@ -32,7 +32,9 @@ def members(name):
     return [format_spec(name, chosen) for chosen in REGISTRY.families[name].plugin.members()]
 
 
-DRAWN = members("osqp-class") + members("mpc") + members("projection") + ["training[assets=20,days=2]"]
+DRAWN = (
+    members("osqp-class") + members("mpc") + members("projection") + ["training[assets=20,days=2]"]
+)
 
 
 @pytest.mark.parametrize("spec", DRAWN)

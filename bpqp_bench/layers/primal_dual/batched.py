@@ -24,6 +24,7 @@ from bpqp_bench.layers.primal_dual.rules import (
     PLAIN_STEPS,
     RESIDUAL,
     ROUGH,
+    ROUGH_ADJOINT,
     SHORT,
     SUSPECT,
     WEAK,
@@ -149,7 +150,10 @@ class BatchPoint:
             off = _times(factors.C, x) * factors.binding
             if off.shape[-1]:
                 residual = torch.maximum(residual, (off.abs() / reach).amax(-1))
-            if attempt == MOST_REFINEMENTS or not ((residual > RESIDUAL) & self.verified).any():
+            if (
+                attempt == MOST_REFINEMENTS
+                or not ((residual > ROUGH_ADJOINT) & self.verified).any()
+            ):
                 break
             dx, dy, _, _ = factors.solve(-left, -off)
             x, y = x + dx, y + dy

@@ -43,6 +43,7 @@ from bpqp_bench.layers.primal_dual.rules import (
     PLAIN_STEPS,
     RESIDUAL,
     ROUGH,
+    ROUGH_ADJOINT,
     SHORT,
     STEEP,
     SUSPECT,
@@ -959,7 +960,7 @@ def pullback(table: int, where: int, lo: int, hi: int) -> None:
     At ``where`` lie the addresses of v (batch, n), of y = [ν̃; λ̃] (batch, m) and, after it, the
     residuals (batch,), and of ∇P, ∇q = z̃, ∇A, ∇b = −ν̃, ∇G and ∇h = −λ̃ of every instance, 0 for
     those that nobody wants (never for ∇q). The residual is that of the adjoint equations, each
-    relative to its own terms; a first answer that is worse than 1e-11 is refined. Instances without
+    relative to its own terms; an answer that is worse than 1e-12 is refined. Instances without
     a solution get zeros.
     """
     at, sizes = _read(table)
@@ -1033,7 +1034,7 @@ def _adjoint(
                     width = _span(C[c, row], metric) if singular else widths[f, row]
                     residual = max(residual, abs(off[a]) / (width * scale))
             residuals[i] = residual
-            if residual <= RESIDUAL or attempt == MOST_REFINEMENTS:
+            if residual <= ROUGH_ADJOINT or attempt == MOST_REFINEMENTS:
                 break
             for a in range(n):
                 grad[a] = -grad[a]

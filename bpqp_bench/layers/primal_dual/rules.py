@@ -42,6 +42,8 @@ FINE = 16 * EPS
 ENOUGH = 1e-9
 #: Residuals of a point that is accepted, relative.
 RESIDUAL = 1e-11
+#: Residual of the adjoint equations, relative, from which they are refined.
+ROUGH_ADJOINT = 1e-12
 #: Slack and multiplier that both count as zero, relative.
 WEAK = 1e-12
 #: Residual of the adjoint equations, relative, at which a gradient counts as exact.

@@ -39,26 +39,28 @@ _RIGHT = 1e-6
 def kkt_error(i: Instance, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> float:
     """Largest residual of the KKT conditions, each over the size of its own terms.
 
-    Terms that vanish at the solution count as a billionth of the largest, so that rounding there
-    (a bound z ≥ 0 that is met by −1e-16) is none of the layer's errors.
+    Terms that vanish at the solution count as a billionth of the largest, and those of a row as a
+    billionth of what they would be if all entries of z were as large as the largest, so that
+    rounding there (a bound z ≥ 0 that is met by −1e-16) is none of the layer's errors.
     """
 
-    def over(off: np.ndarray, terms: np.ndarray) -> float:
-        floor = 1e-9 * float(terms.max(initial=0.0)) or 1.0
+    def over(off: np.ndarray, terms: np.ndarray, possible: np.ndarray) -> float:
+        floor = 1e-9 * max(float(part.max(initial=0.0)) for part in (terms, possible)) or 1.0
         return float((off / np.maximum(terms, floor)).max(initial=0.0))
 
     finite = np.isfinite(i.h)
     G, h, lam = sp.csr_matrix(i.G)[finite], i.h[finite], lam[finite]
     reach, push = np.abs(z), abs(i.P) @ np.abs(z) + np.abs(i.q)
+    everywhere = np.full(len(z), reach.max(initial=0.0))
     slope = i.P @ z + i.q + i.A.T @ nu + G.T @ lam
     push = push + abs(i.A).T @ np.abs(nu) + abs(G).T @ lam
-    rows = abs(G) @ reach + np.abs(h)
-    slack = h - G @ z
+    rows, possible = abs(G) @ reach + np.abs(h), abs(G) @ everywhere
+    slack, most = h - G @ z, max(float(np.abs(lam).max(initial=0.0)), 1e-300)
     return max(
-        over(np.abs(slope), push),
-        over(np.abs(i.A @ z - i.b), abs(i.A) @ reach + np.abs(i.b)),
-        over(np.maximum(-slack, 0.0), rows),
-        over(np.abs(lam * slack), rows * max(float(np.abs(lam).max(initial=0.0)), 1e-300)),
+        over(np.abs(slope), push, push),
+        over(np.abs(i.A @ z - i.b), abs(i.A) @ reach + np.abs(i.b), abs(i.A) @ everywhere),
+        over(np.maximum(-slack, 0.0), rows, possible),
+        over(np.abs(lam * slack), rows * most, possible * most),
     )
 
 

@@ -240,25 +240,29 @@ def componentwise_residual(qp: ConvexQP, found: QPSolution) -> float:
     """Largest residual of the KKT conditions, each over the size of its own terms.
 
     Stricter than `relative_residual`, where variables have different units or few of them large
-    forces. Terms count as a billionth of the largest at least.
+    forces. Terms count as a billionth of the largest at least, and those of a row as a billionth of
+    what they would be at a point all of whose entries are as large as the largest: rounding of
+    variables that are zero is no violation.
     """
     if not np.isfinite(found.z).all():
         return float("inf")
     z, nu, lam, slack = found.z, found.nu, found.lam, np.minimum(qp.h - qp.G @ found.z, _HUGE)
     reach = np.abs(z)
+    everywhere = np.full(qp.n, reach.max(initial=0.0))
 
-    def over(off: Array, terms: Array) -> float:
-        floor = 1e-9 * float(terms.max(initial=0.0)) or 1.0
+    def over(off: Array, terms: Array, possible: Array) -> float:
+        floor = 1e-9 * max(float(part.max(initial=0.0)) for part in (terms, possible)) or 1.0
         return float((np.abs(off) / np.maximum(terms, floor)).max(initial=0.0))
 
-    forces = abs(qp.P) @ reach + np.abs(qp.q) + abs(qp.A).T @ np.abs(nu) + abs(qp.G).T @ lam
-    sides = np.minimum(np.abs(qp.h), _HUGE)
-    rows = abs(qp.G) @ reach + sides
+    size_a, size_g, most = abs(qp.A), abs(qp.G), float(lam.max(initial=0.0)) or 1.0
+    forces = abs(qp.P) @ reach + np.abs(qp.q) + size_a.T @ np.abs(nu) + size_g.T @ lam
+    rows = size_g @ reach + np.minimum(np.abs(qp.h), _HUGE)
+    possible = size_g @ everywhere
     return max(
-        over(qp.A @ z - qp.b, abs(qp.A) @ reach + np.abs(qp.b)),
-        over(np.minimum(slack, 0.0), rows),
-        over(qp.P @ z + qp.q + qp.A.T @ nu + qp.G.T @ lam, forces),
-        over(lam * slack, rows * (float(lam.max(initial=0.0)) or 1.0)),
+        over(qp.A @ z - qp.b, size_a @ reach + np.abs(qp.b), size_a @ everywhere),
+        over(np.minimum(slack, 0.0), rows, possible),
+        over(qp.P @ z + qp.q + qp.A.T @ nu + qp.G.T @ lam, forces, forces),
+        over(lam * slack, rows * most, possible * most),
     )
 
 

@@ -15,8 +15,8 @@ class BPQP(Method):
 
     Cones are Clarabel's in the forward pass. ``bpqp-paper`` is the published configuration, OSQP in
     both passes with its defaults. Other variants polish the forward solution on its binding rows,
-    so that its gradient can be trusted on every family. ``bpqp-warm`` begins at the binding rows of
-    the problem before, as along a training run.
+    so that its gradient can be trusted on every family. ``bpqp[warm=true]`` begins at the binding
+    rows of the problem before, as along a training run.
     """
 
     name = "bpqp"
@@ -43,7 +43,7 @@ class BPQP(Method):
             "active_tol": 0.0,
             "gradient": "optimal",
             "equilibrate": True,
-            "start": "cold",
+            "warm": False,
         }
     )
     variants = MappingProxyType(
@@ -66,7 +66,6 @@ class BPQP(Method):
             "bpqp-osqp": Variant("BPQP (OSQP)", {"forward": "osqp", "backward": "osqp"}),
             "bpqp-direct": Variant("BPQP (OSQP, direct)", {"forward": "osqp"}),
             "bpqp-fast": Variant("BPQP (ProxQP, direct)", {"forward": "proxqp"}),
-            "bpqp-warm": Variant("BPQP (warm)", {"start": "warm"}),
         }
     )
 
@@ -89,7 +88,7 @@ class BPQP(Method):
         from bpqp_bench import layers
 
         given: dict[str, Any] = dict(self.options)
-        self._warm = given.pop("start") == "warm"
+        self._warm = given.pop("warm")
         self._layer = layers.BPQP(given.pop("forward"), given.pop("backward"), **given)
         self.load()  # a worker has done so at its start
 

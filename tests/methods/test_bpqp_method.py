@@ -83,7 +83,7 @@ def test_any_solver_from_the_command_line(registry, spec):
 def test_a_warm_start_takes_fewer_steps_to_the_same_point(registry):
     choice = registry.family("training[assets=30]")
     run_ = [choice.draw(choice.size, seed) for seed in range(50, 60)]
-    cold, warm = (registry.method(name).create(("q",)) for name in ("bpqp", "bpqp-warm"))
+    cold, warm = (registry.method(name).create(("q",)) for name in ("bpqp", "bpqp[warm=true]"))
     steps = {"cold": [], "warm": []}
     for adapter in (cold, warm):
         adapter.build(run_[0])

@@ -236,6 +236,10 @@
   root.addEventListener("change", update);
   dark.addEventListener("change", chart);
   fill();
+  // The problem that most layers were measured on: the answer is worth most there.
+  const layers = (family) => new Set(data.cells.filter((cell) => cell.family === family).map((cell) => cell.method)).size;
+  field("family").value = order.family.reduce((one, other) => (layers(other) > layers(one) ? other : one));
+  fill();
   // The size that most people ask about, where it was measured.
   if ([...field("size").options].some((option) => option.value === "100x20")) field("size").value = "100x20";
   fill();

@@ -44,8 +44,8 @@ def kkt_error(i: Instance, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> fl
     rounding there (a bound z ≥ 0 that is met by −1e-16) is none of the layer's errors.
     """
 
-    def over(off: np.ndarray, terms: np.ndarray, possible: np.ndarray) -> float:
-        floor = 1e-9 * max(float(part.max(initial=0.0)) for part in (terms, possible)) or 1.0
+    def over(off: np.ndarray, terms: np.ndarray, *possible: np.ndarray) -> float:
+        floor = 1e-9 * max(float(part.max(initial=0.0)) for part in (terms, *possible)) or 1.0
         return float((off / np.maximum(terms, floor)).max(initial=0.0))
 
     finite = np.isfinite(i.h)
@@ -57,7 +57,7 @@ def kkt_error(i: Instance, z: np.ndarray, nu: np.ndarray, lam: np.ndarray) -> fl
     rows, possible = abs(G) @ reach + np.abs(h), abs(G) @ everywhere
     slack, most = h - G @ z, max(float(np.abs(lam).max(initial=0.0)), 1e-300)
     return max(
-        over(np.abs(slope), push, push),
+        over(np.abs(slope), push),
         over(np.abs(i.A @ z - i.b), abs(i.A) @ reach + np.abs(i.b), abs(i.A) @ everywhere),
         over(np.maximum(-slack, 0.0), rows, possible),
         over(np.abs(lam * slack), rows * most, possible * most),

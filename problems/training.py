@@ -4,6 +4,7 @@ import numpy as np
 
 from bpqp_bench import Family, Instance, Planted, Size
 from bpqp_bench.errors import SpecError
+from bpqp_bench.problem.instance import Array
 
 _STEPS, _FEATURES, _FACTORS = 200, 20, 10
 _RATE = 1e-3
@@ -63,7 +64,7 @@ def pick(seed: int, rng: np.random.Generator, assets: int, days: int) -> Instanc
     )
 
 
-def _trained(X: np.ndarray, returns: np.ndarray, steps: int) -> np.ndarray:
+def _trained(X: Array, returns: Array, steps: int) -> Array:
     """Weights after so many steps of Adam (Kingma and Ba, ICLR 2015, Algorithm 1), from zero."""
     theta, first, second = np.zeros((3, X.shape[-1]))
     for t in range(1, steps + 1):
@@ -92,5 +93,5 @@ FAMILY = Family(
     parameters={"assets": 100, "days": 1},
     size_of=size_of,
     pick=pick,
-    upstream=lambda instance, rng: instance.loss_gradient,
+    upstream=lambda instance, rng: instance.loss_gradient,  # that of its day, from `pick`
 )

@@ -250,8 +250,8 @@ def componentwise_residual(qp: ConvexQP, found: QPSolution) -> float:
     reach = np.abs(z)
     everywhere = np.full(qp.n, reach.max(initial=0.0))
 
-    def over(off: Array, terms: Array, possible: Array) -> float:
-        floor = 1e-9 * max(float(part.max(initial=0.0)) for part in (terms, possible)) or 1.0
+    def over(off: Array, terms: Array, *possible: Array) -> float:
+        floor = 1e-9 * max(float(part.max(initial=0.0)) for part in (terms, *possible)) or 1.0
         return float((np.abs(off) / np.maximum(terms, floor)).max(initial=0.0))
 
     size_a, size_g, most = abs(qp.A), abs(qp.G), float(lam.max(initial=0.0)) or 1.0
@@ -261,7 +261,7 @@ def componentwise_residual(qp: ConvexQP, found: QPSolution) -> float:
     return max(
         over(qp.A @ z - qp.b, size_a @ reach + np.abs(qp.b), size_a @ everywhere),
         over(np.minimum(slack, 0.0), rows, possible),
-        over(qp.P @ z + qp.q + qp.A.T @ nu + qp.G.T @ lam, forces, forces),
+        over(qp.P @ z + qp.q + qp.A.T @ nu + qp.G.T @ lam, forces),
         over(lam * slack, rows * most, possible * most),
     )
 

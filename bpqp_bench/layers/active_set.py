@@ -40,6 +40,8 @@ _PATIENCE = 3
 _MOST_STEPS = 30
 _LARGEST_ERROR = 1e-8
 _CONSISTENT = 1e-11
+_SENSITIVE = 1e4  # times the error of the forces: the largest multiplier that is doubted
+_MOST_DOUBTFUL = 16
 _BLURRED = 1e-7  # rounding of Pz over the forces at which a point says nothing
 
 
@@ -243,10 +245,30 @@ def polish_qp(
             blur = _ROUNDING * curvature * float(np.abs(x).max())
             if blur > _BLURRED * pull > 0.0:
                 break
-            active = ActiveSet(guess, weak.weak, weak.tolerance)
+            more = _uncertain(factor, guess, lam * lengths, lengths, weak)
+            active = ActiveSet(guess, weak.weak | more, weak.tolerance)
             return Polished(better, active, factor, steps, True)
         guess = guess ^ changed
     return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)
+
+
+def _uncertain(
+    factor: KKTFactor, guess: Mask, force: Array, lengths: Array, decided: ActiveSet
+) -> Mask:
+    """Binding rows whose multiplier may be rounding, by how strongly forces change it.
+
+    With Px + Cᵀy = 0 and Cx = eᵢ, a change r of the forces moves yᵢ by xᵀr. Where rows nearly
+    repeat one another, that is many times r. Only the smallest multipliers are looked at.
+    """
+    light, found = decided.tolerance[1], np.zeros(len(guess), dtype=bool)
+    doubtful = guess & ~decided.weak & (force <= _SENSITIVE * light)
+    count = len(factor.weights) - int(guess.sum())
+    for row in np.flatnonzero(doubtful)[np.argsort(force[doubtful])][:_MOST_DOUBTFUL]:
+        unit = np.zeros(len(factor.weights))
+        unit[count + int(guess[:row].sum())] = 1.0
+        reach = float(np.abs(factor.solve(np.zeros(factor.P.shape[0]), unit).x).sum())
+        found[row] = force[row] <= light * lengths[row] * reach
+    return found
 
 
 def _signs(

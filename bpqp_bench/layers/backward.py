@@ -33,6 +33,8 @@ from bpqp_bench.layers.qp_solvers import solve_qp
 from bpqp_bench.layers.settings import Settings
 from bpqp_bench.problem.instance import Array, Matrix
 
+_APART = 1e-6  # relative
+
 
 @dataclass(frozen=True, eq=False)
 class Adjoint:
@@ -46,7 +48,7 @@ class Adjoint:
         "exact"; "general" if asked for; "one-sided" if a row is weakly active, so that only
         directional derivatives exist and this is the one of the chosen side; "least-squares" if the
         binding rows are dependent, or the objective is flat in a direction that they leave free;
-        "inaccurate" if the residual is above `ACCURATE`.
+        "inaccurate" if the residual is above `ACCURATE`, or two solvers disagree.
     status, iterations
         "solved" or "inaccurate", from the residual; iterations where the solver counts them.
     solver
@@ -74,8 +76,10 @@ def backward_pass(
 ) -> Adjoint:
     """Solve the backward QP for v = ``upstream``, shape (n,).
 
-    An iterative solver's answer that does not solve the adjoint equations to `ACCURATE` is replaced
-    by that of a direct solve, unless ``settings.polish`` asks for what the solver gives.
+    Unless ``settings.polish`` asks for what an iterative solver gives, its answer is replaced by
+    that of a direct solve where it does not solve the adjoint equations to `ACCURATE`, or is far
+    from what the factors of the forward pass give: a small residual says little of multipliers of
+    rows that nearly repeat others.
 
     Raises
     ------
@@ -95,12 +99,15 @@ def backward_pass(
             H, owner, tip = terms.hessian, terms.owner, terms.tip
             C = np.concatenate([C.toarray() if sp.issparse(C) else C, terms.rows])
         v = scaling.objective * scaling.columns * upstream
-    solver = settings.backward
+    solver, apart = settings.backward, False
     z, y, singular, iterations, residual = _solved(done, H, C, v, solver, settings, clock)
-    if residual > ACCURATE and solver not in ("direct", "minres") and settings.polish != "none":
+    own = solver in ("direct", "minres") or settings.polish == "none"
+    if not own and (residual > ACCURATE or done.factor is not None):
         better = _solved(done, H, C, v, "direct", settings, clock)
-        if better[-1] < residual:
-            solver, (z, y, singular, iterations, residual) = "direct", better
+        singular |= better[2]
+        apart = _apart(y, better[1]) or _apart(z, better[0])
+        if (apart or residual > ACCURATE) and better[-1] < residual:
+            solver, (z, y, _, iterations, residual), apart = "direct", better, False
     if not np.isfinite(z).all():
         raise MethodError(
             f"backward solver {solver} gave no answer; choose backward=direct or another solver"
@@ -113,7 +120,7 @@ def backward_pass(
             mu[cone] += y[neq + count + i]
         if singular:
             gradient = "least-squares"
-        elif not residual <= ACCURATE:
+        elif apart or not residual <= ACCURATE:
             gradient = "inaccurate"
         else:
             gradient = "one-sided" if done.active.weak.any() or tip else "exact"
@@ -151,6 +158,10 @@ def _solved(
         z, y, iterations = answer.z, answer.nu, answer.iterations
     with clock("extract"):
         return z, y, singular, iterations, adjoint_residual(H, C, v, z, y)
+
+
+def _apart(found: Array, better: Array) -> bool:
+    return bool(np.abs(found - better).max(initial=0.0) > _APART * np.abs(better).max(initial=0.0))
 
 
 def adjoint_residual(H: Matrix, C: Matrix, v: Array, z: Array, y: Array) -> float:

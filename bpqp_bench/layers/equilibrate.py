@@ -19,6 +19,11 @@ _ROUNDS = 10
 # A right-hand side this much smaller than the largest is a zero that was computed (QSCSD8 of
 # Maros-Meszaros has 160 of 1e-16 beside 40 from 0.1 to 5), and says nothing of lengths.
 _NO_LENGTH = 1e-12
+# An h this much larger than all that could make a solution long was written for "no bound".
+_NO_BOUND = 1e7
+# Where −P⁻¹q is this much longer than the sides, a solver takes P for zero in units of theirs; from
+# the second number on, P is zero beside them.
+_FLAT = 1e9, 1e20
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,19 +76,26 @@ def equilibrate(qp: ConvexQP) -> tuple[ConvexQP, Scaling]:
         a, g = a * _root(_largest(A, 1)), g * _root(_largest(G, 1))
         if max(_uneven(widest), _uneven(_largest(A, 1)), _uneven(_largest(G, 1))) <= 2.0:
             break
-    sides = np.abs(np.concatenate([a * qp.b, g * qp.h]))
-    sides = sides[sides < np.inf]
-    sides = sides[sides > _NO_LENGTH * sides.max(initial=0.0)]
     size_p = float(abs(_scaled(qp.P, columns, columns)).max())
     size_q = float(np.abs(columns * qp.q).max())
-    length = 1.0
-    if len(sides):
-        length = _power_of_two(float(np.quantile(sides, 0.75)))
-    elif size_p > 0.0 and size_q > 0.0:
-        length = _power_of_two(size_q / size_p)
+    free = size_q / size_p if size_p > 0.0 else 0.0
+    sides = _lengths(a * qp.b, g * qp.h, free)
+    length = float(np.quantile(sides, 0.75)) if len(sides) else free or 1.0
+    if _FLAT[0] * length < free < _FLAT[1] * length:
+        length = float(np.sqrt(free * length))
+    length = _power_of_two(length)
     objective = 1.0 / _power_of_two(max(size_p * length * length, size_q * length) or 1.0)
     scaling = Scaling(columns * length, a / length, g / length, objective)
     return scaling.apply(qp), scaling
+
+
+def _lengths(b: Array, h: Array, free: float) -> Array:
+    """Sizes of the right-hand sides that say how long a solution is; ``free``: without any rows."""
+    firm = np.abs(np.concatenate([b, h[h < 0.0]]))  # z = 0 violates these
+    loose = h[(h > 0.0) & (h < np.inf)]
+    far = max(firm.max(initial=0.0), free) or (np.median(loose) if len(loose) else 0.0)
+    sides = np.concatenate([firm[firm < np.inf], loose[loose < _NO_BOUND * far]])
+    return np.asarray(sides[sides > _NO_LENGTH * sides.max(initial=0.0)])
 
 
 def _scaled(M: Matrix, rows: Array, columns: Array) -> Matrix:

@@ -62,9 +62,21 @@ KEPT: list[tuple[str, int]] = [
     ("units", 800001994),
 ]
 
+#: And with other solvers.
+KEPT_OTHERS: list[tuple[str, str, int]] = [
+    ("osqp/osqp", "bounds", 600000015),
+    ("clarabel/direct", "bounds", 90003),
+    ("osqp/osqp", "scalar", 600000099),
+    ("clarabel/direct", "scalar", 600000144),
+    ("piqp/direct", "separable", 600000098),
+    ("quadprog/direct", "weak", 600000118),
+    ("osqp/osqp", "redundant", 600000097),
+    ("osqp/osqp", "near", 600000193),
+]
 
-def tell(kind, which):
-    found = run(kind, which, DEFAULT)
+
+def tell(kind, which, pair=DEFAULT):
+    found = run(kind, which, pair)
     assert found.outcome not in FAULTS, f"{kind} {which}: {found.outcome}: {found.why}"
 
 
@@ -83,3 +95,8 @@ def test_the_default_layer_tells_the_truth(kind):
 @pytest.mark.parametrize(("kind", "which"), KEPT)
 def test_problems_that_were_answered_wrongly_once(kind, which):
     tell(kind, which)
+
+
+@pytest.mark.parametrize(("pair", "kind", "which"), KEPT_OTHERS)
+def test_problems_that_other_solvers_were_wrong_on_once(pair, kind, which):
+    tell(kind, which, pair)

@@ -27,3 +27,27 @@ def test_small_sides_do_not_set_the_length_of_large_ones():
     qp, scaling = equilibrate(problem(np.array([1e-4] * 6 + [200.0, 500.0, 3000.0])))
     assert np.abs(qp.h).max() < 100.0
     assert scaling.columns.min() > 1.0
+
+
+def test_a_bound_that_means_none_is_no_length():
+    real = np.array([-0.5, 3.0, 700.0])
+    plain, _ = equilibrate(problem(real))
+    wide, _ = equilibrate(problem(np.array([*real, 1e12, 1e20, 1e20, 1e300])))
+    assert np.array_equal(plain.P, wide.P)
+    assert np.array_equal(plain.q, wide.q)
+    assert np.array_equal(plain.h, wide.h[:3])
+
+
+def test_curvature_is_seen_beside_rows_that_are_near():
+    # The solution is 1e12 times as far away as the row that it is free of.
+    qp, _ = equilibrate(
+        ConvexQP(
+            np.array([[1.0]]),
+            np.array([1e6]),
+            np.zeros((0, 1)),
+            np.zeros(0),
+            np.ones((1, 1)),
+            np.array([1e-6]),
+        )
+    )
+    assert qp.P[0, 0] >= 1e-7

@@ -77,11 +77,11 @@ class BPQP(Method):
         from bpqp_bench import layers
 
         with torch.enable_grad():  # a validation may build it where gradients are off
-            one = torch.ones(1, dtype=torch.float64, requires_grad=True)
-            G = -torch.eye(1, dtype=torch.float64)
-            for curvature in (1.0, 0.0):  # a singular P has kernels of its own
-                P = torch.full((1, 1), curvature, dtype=torch.float64)
-                layers.BPQP()(P, one, G=G, h=one.detach()).sum().backward()
+            one, G = torch.ones(1, dtype=torch.float64), -torch.eye(1, dtype=torch.float64)
+            for q in (one.requires_grad_(), one.expand(2, 1)):  # a batch that shares matrices
+                for curvature in (1.0, 0.0):  # a singular P has kernels of its own
+                    P = torch.full((1, 1), curvature, dtype=torch.float64)
+                    layers.BPQP()(P, q, G=G, h=one.detach()).sum().backward()
 
     def build(self, template: Instance) -> None:
         """Make the layer; every problem is set up anew."""

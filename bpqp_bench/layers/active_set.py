@@ -229,12 +229,12 @@ def polish_qp(
                 better = QPSolution(x, nu, lam, solution.mu, "solved", counted, primal, dual)
                 weak = active_rows(qp, better, tolerance)
             # Rows that nearly repeat others have multipliers that nearly cancel.
-            strong = float(np.abs(nu * row_lengths(qp.A)).max(initial=push))
-            strong = max(strong, force_scale(qp, x, nu, lam))
+            of_rows = float(np.abs(nu * row_lengths(qp.A)).max(initial=push))
+            strong = max(of_rows, force_scale(qp, x, nu, lam))
             # Binding rows have to be met as equations: where they contradict one another, least
             # squares may leave some of them with a slack.
             sides = np.concatenate([qp.b, qp.h[guess]])
-            held = replace(qp, A=stack_rows(qp.A, qp.G, guess), b=sides)
+            held = replace(qp, A=factor.C, b=sides)
             off = float(violations(held, x).max(initial=0.0))
             # Least squares meet what has a solution to rounding; the rest contradicts itself.
             allowed = _CONSISTENT if found.least_squares else _LARGEST_ERROR
@@ -245,9 +245,10 @@ def polish_qp(
             blur = _ROUNDING * curvature * float(np.abs(x).max())
             if blur > _BLURRED * pull > 0.0:
                 break
-            more = _uncertain(factor, guess, lam * lengths, lengths, weak)
-            active = ActiveSet(guess, weak.weak | more, weak.tolerance)
-            return Polished(better, active, factor, steps, True)
+            masked = weak.weak | _uncertain(factor, guess, lam * lengths, lengths, weak)
+            return Polished(
+                better, ActiveSet(guess, masked, weak.tolerance), factor, steps, converged=True
+            )
         guess = guess ^ changed
     return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)
 

@@ -52,6 +52,7 @@ _RIGHT = 1e-8  # relative residual of a point that is taken although polishing f
 _HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
 _FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise
 _RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
+_LOST = 1e-4  # and for all of them together: multipliers that cancel have large terms of their own
 _CLOSE = 1e-5  # and of one that comes with a warning
 _HEAVY = 1e9  # multiplications of a sparse factorization from which supernodes pay: Clarabel's
 _TOO_HEAVY = 3e9  # and from which the steps of an active-set method cost more than that solver
@@ -299,7 +300,8 @@ class _Search:
         self.worth = relative_residual(self.scaled, done.solution)
         solution = self.scaling.back(self.qp, done.solution)
         judged = solution.status == "solved" and "polished" in info
-        if judged and componentwise_residual(self.qp, solution) > _RIGHT_EACH:
+        lost = self.worth > _LOST or componentwise_residual(self.qp, solution) > _RIGHT_EACH
+        if judged and lost:
             solution = replace(solution, status="inaccurate")
         return replace(
             done,

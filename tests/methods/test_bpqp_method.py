@@ -164,8 +164,8 @@ def test_loading_leaves_no_kernel_to_the_clock():
         "from bpqp_bench import Registry\n"
         "from bpqp_bench.layers.primal_dual import compiled\n"
         "Registry().method('bpqp').cls.load()\n"
-        "names = ['prepare', 'factorize_objective', 'factorize_rows', 'solve', 'approach',"
-        " 'firm_objective', 'pullback']\n"
+        "names = ['prepare', 'prepare_and_solve', 'factorize_objective',"
+        " 'factorize_rows', 'solve', 'approach', 'firm_objective', 'pullback']\n"
         "print([name for name in names if not getattr(compiled, name).signatures])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -91,7 +91,7 @@ def masks(address: int, shape: Any) -> Any:
 
 
 @_compiled
-def _place(array: Any) -> Any:
+def address_of(array: Any) -> Any:
     """Address of an array; signed, since Numba makes a float of signed and unsigned."""
     return np.int64(array.ctypes.data)
 
@@ -99,7 +99,7 @@ def _place(array: Any) -> Any:
 @_compiled
 def _entry(M: Any, row: int, column: int) -> Any:
     """Address of an entry of a matrix."""
-    return _place(M) + 8 * (row * M.shape[1] + column)
+    return address_of(M) + 8 * (row * M.shape[1] + column)
 
 
 @_compiled
@@ -130,7 +130,7 @@ def cholesky(work: Any, M: Any, o: int, n: int) -> bool:
         return True
     functions, ints, letters, _ = work
     ints[0], ints[1], ints[2] = n, M.shape[1], 0
-    i, c = _place(ints), _place(letters)
+    i, c = address_of(ints), address_of(letters)
     _call(functions[0], (c + 1, i, _entry(M, o, o), i + 4, i + 8))
     return bool(ints[2] == 0)
 
@@ -148,7 +148,7 @@ def solve_lower(work: Any, L: Any, n: int, X: Any, row: int, rows: int) -> None:
         return
     functions, ints, letters, numbers = work
     ints[0], ints[1], ints[2], ints[3] = n, rows, L.shape[1], X.shape[1]
-    i, c, one = _place(ints), _place(letters), _place(numbers)
+    i, c, one = address_of(ints), address_of(letters), address_of(numbers)
     if n > 0 and rows > 0:
         _call(
             functions[1],
@@ -177,7 +177,7 @@ def subtract_gram(
         return
     functions, ints, letters, numbers = work
     ints[0], ints[1], ints[2], ints[3] = rows, n, X.shape[1], S.shape[1]
-    i, c, one = _place(ints), _place(letters), _place(numbers)
+    i, c, one = address_of(ints), address_of(letters), address_of(numbers)
     if rows > 0:
         alpha, beta = (one, one + 16) if fresh else (one + 8, one)
         _call(
@@ -219,4 +219,5 @@ class _Limit:
 @cache
 def one_thread() -> _Limit:
     """Hold BLAS to one thread: with small matrices, waiting for others takes longer than work."""
+    addresses()  # loads the library that is to be held
     return _Limit()

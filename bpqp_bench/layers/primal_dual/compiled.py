@@ -18,6 +18,7 @@ from numba import njit
 
 from bpqp_bench.layers.primal_dual.blas import (
     FAST,
+    address_of,
     cholesky,
     doubles,
     integers,
@@ -49,6 +50,9 @@ from bpqp_bench.layers.primal_dual.rules import (
     SUSPECT,
     WEAK,
 )
+
+#: Numbers that the cache of one core holds.
+_CACHED = 1 << 15
 
 
 class Addresses(NamedTuple):
@@ -94,9 +98,9 @@ class State(NamedTuple):
     ----------
     q, b, h
         (., n), (., neq), (., nineq).
-    Q, L
-        (., n, n), the symmetric part of P (P itself where it is symmetric), and its Cholesky
-        factor.
+    Q, where, L
+        (., n, n), room for the symmetric part of P; the addresses (.,) of these parts, which is P
+        itself where it is symmetric: see `_objective`; and Cholesky factors (., n, n).
     C, W, widths
         The rows [A; G], (., m, n); W with rows Wᵢ = L⁻¹Cᵢ; and their lengths (., m).
     D
@@ -117,14 +121,13 @@ class State(NamedTuple):
     numbers
         (batch, 5): whether the solution is verified, largest violation of a row, largest entry of
         the Lagrangian's gradient, factorizations on an active set, binding inequalities.
-    symmetric
-        One number: whether every P is its own transpose, to the last bit.
     """
 
     q: Any
     b: Any
     h: Any
     Q: Any
+    where: Any
     L: Any
     C: Any
     W: Any
@@ -140,7 +143,6 @@ class State(NamedTuple):
     active: Any
     weak: Any
     numbers: Any
-    symmetric: Any
 
 
 def room(sizes: Sizes) -> int:
@@ -148,8 +150,8 @@ def room(sizes: Sizes) -> int:
     count, n, m = sizes.batch, sizes.n, sizes.neq + sizes.nineq
     rows = max(sizes.A, sizes.G)
     own = max(sizes.P, rows)
-    per_objective, per_own = 2 * n * n + n + 1, m * n + m * m + m + 1
-    return 1 + sizes.P * per_objective + rows * m * n + own * per_own + count * (m * m + m)
+    per_objective, per_own = 2 * n * n + n + 2, m * n + m * m + m + 1
+    return sizes.P * per_objective + rows * m * n + own * per_own + count * (m * m + m)
 
 
 def results(sizes: Sizes) -> int:
@@ -264,11 +266,11 @@ def _arrays(at: Any, sizes: Any) -> Any:
     count, n, neq, nineq = sizes.batch, sizes.n, sizes.neq, sizes.nineq
     m, rows = neq + nineq, max(sizes.A, sizes.G)
     own = max(sizes.P, rows)
-    symmetric = doubles(at.buffer, (1,))
-    place = at.buffer + 8
+    where = integers(at.buffer, (sizes.P,))
+    place = at.buffer + 8 * sizes.P
     L = doubles(place, (sizes.P, n, n))
     place += 8 * sizes.P * n * n
-    Q = doubles(at.P if symmetric[0] == 1.0 else place, (sizes.P, n, n))
+    Q = doubles(place, (sizes.P, n, n))
     place += 8 * sizes.P * n * n
     C = doubles(place, (rows, m, n))
     place += 8 * rows * m * n
@@ -289,47 +291,55 @@ def _arrays(at: Any, sizes: Any) -> Any:
     active = numbers + 8 * count * 5
     return State(
         doubles(at.q, (sizes.q, n)), doubles(at.b, (sizes.b, neq)), doubles(at.h, (sizes.h, nineq)),
-        Q, L, C, W, widths, D, sound_p, sound, metric, T, order,
+        Q, where, L, C, W, widths, D, sound_p, sound, metric, T, order,
         doubles(at.found, (count, n)), doubles(y, (count, m)),
         masks(active, (count, nineq)), masks(active + count * nineq, (count, nineq)),
-        doubles(numbers, (count, 5)), symmetric,
+        doubles(numbers, (count, 5)),
     )  # fmt: skip
 
 
 @_compiled
 def _symmetric(P: Any) -> bool:
-    """Whether every matrix is its own transpose; in blocks that stay in cache."""
-    n, block = P.shape[1], 32
-    for i in range(P.shape[0]):
-        for top in range(0, n, block):
-            for left in range(0, top + 1, block):
-                for a in range(top, min(top + block, n)):
-                    for c in range(left, min(left + block, a)):
-                        if P[i, a, c] != P[i, c, a]:
-                            return False
+    """Whether a matrix is its own transpose; in blocks that stay in cache."""
+    n, block = P.shape[0], 32
+    for top in range(0, n, block):
+        for left in range(0, top + 1, block):
+            for a in range(top, min(top + block, n)):
+                for c in range(left, min(left + block, a)):
+                    if P[a, c] != P[c, a]:
+                        return False
     return True
 
 
 @_compiled
-def prepare(table: int) -> None:
-    """Symmetric part of P, rows [A; G], and the rows to begin with."""
+def _objective(state: Any, i: int) -> Any:
+    """Symmetric part of the matrix P with number i."""
+    n = state.Q.shape[1]
+    return doubles(state.where[i], (n, n))
+
+
+@_compiled
+def prepare(table: int, lo: int, hi: int) -> None:
+    """Symmetric parts of P, rows [A; G], and the rows to begin with."""
     at, sizes = _read(table)
     n, neq, nineq = sizes.n, sizes.neq, sizes.nineq
-    P = doubles(at.P, (sizes.P, n, n))
-    is_symmetric = _symmetric(P)
-    doubles(at.buffer, (1,))[0] = 1.0 if is_symmetric else 0.0
     state = _arrays(at, sizes)
-    if not is_symmetric:
-        for i in range(sizes.P):
-            for a in range(n):
-                for c in range(n):
-                    state.Q[i, a, c] = 0.5 * (P[i, a, c] + P[i, c, a])
+    P = doubles(at.P, (sizes.P, n, n))
     A, G = doubles(at.A, (sizes.A, neq, n)), doubles(at.G, (sizes.G, nineq, n))
-    for i in range(state.C.shape[0]):
-        state.C[i, :neq] = A[min(i, sizes.A - 1)]
-        state.C[i, neq:] = G[min(i, sizes.G - 1)]
-    if at.start:
-        state.active[:] = masks(at.start, (sizes.batch, nineq))
+    start = masks(at.start, (sizes.batch, nineq))
+    for i in range(lo, hi):
+        if i < sizes.P:
+            state.where[i] = at.P + 8 * i * n * n
+            if not _symmetric(P[i]):
+                state.where[i] = address_of(state.Q[i])
+                for a in range(n):
+                    for c in range(n):
+                        state.Q[i, a, c] = 0.5 * (P[i, a, c] + P[i, c, a])
+        if i < state.C.shape[0]:
+            state.C[i, :neq] = A[min(i, sizes.A - 1)]
+            state.C[i, neq:] = G[min(i, sizes.G - 1)]
+        if at.start and i < sizes.batch:
+            state.active[i] = start[i]
 
 
 @_compiled
@@ -337,19 +347,20 @@ def factorize_objective(table: int, lo: int, hi: int) -> None:
     """Q = LLᵀ; ``sound_p`` says whether it is safely positive definite."""
     at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
-    n, Q, L, C = sizes.n, state.Q, state.L, state.C
+    n, L, C = sizes.n, state.L, state.C
     for i in range(lo, hi):
-        L[i] = Q[i]
+        Q = _objective(state, i)
+        L[i] = Q
         good = cholesky(work, L[i], 0, n)
         if good:
-            good = not near_singular(L[i], n, np.sqrt(np.diag(Q[i])))
+            good = not near_singular(L[i], n, np.sqrt(np.diag(Q)))
         state.sound_p[i] = 1.0 if good else 0.0
         if not good:
             q = state.q[min(i, state.q.shape[0] - 1)]
-            _measure(Q[i], C[min(i, C.shape[0] - 1)], q, state.metric[i])
+            _measure(Q, C[min(i, C.shape[0] - 1)], q, state.metric[i])
             # Convex to rounding, as elsewhere, and then a factor that is well conditioned.
-            if _shifted(work, Q[i], CONVEX, state.metric[i], L[i]) and _shifted(
-                work, Q[i], FAR, state.metric[i], L[i]
+            if _shifted(work, Q, CONVEX, state.metric[i], L[i]) and _shifted(
+                work, Q, FAR, state.metric[i], L[i]
             ):
                 state.sound_p[i] = 2.0
 
@@ -418,7 +429,7 @@ def firm_objective(table: int, lo: int, hi: int) -> None:
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
     for i in range(lo, hi):
         if state.sound_p[i] == 2.0:
-            good = _shifted(work, state.Q[i], CLOSE, state.metric[i], state.L[i])
+            good = _shifted(work, _objective(state, i), CLOSE, state.metric[i], state.L[i])
             state.sound_p[i] = 3.0 if good else 0.0
 
 
@@ -798,8 +809,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
     """
     at, sizes = _read(table)
     state, work = _arrays(at, sizes), workspace((at.dpotrf, at.dtrsm, at.dsyrk))
-    q, b, h, Q, L, C, W, widths, D = (
-        *(state.q, state.b, state.h, state.Q, state.L, state.C, state.W, state.widths, state.D),
+    q, b, h, L, C, W, widths, D = (
+        *(state.q, state.b, state.h, state.L, state.C, state.W, state.widths, state.D),
     )
     T, order, z, y, active, weak, numbers = (
         *(state.T, state.order, state.z, state.y, state.active, state.weak, state.numbers),
@@ -814,7 +825,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
     dy, multipliers, own_spans = np.empty(m), np.empty(m), np.empty(m)
     unsolved = hi - lo
     for i in range(lo, hi):
-        c, f, p = min(i, C.shape[0] - 1), min(i, W.shape[0] - 1), min(i, Q.shape[0] - 1)
+        c, f, p = min(i, C.shape[0] - 1), min(i, W.shape[0] - 1), min(i, L.shape[0] - 1)
         before = 0.0
         if again:
             before = numbers[i, 3]
@@ -828,7 +839,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             continue
         if state.sound_p[p] == 2.0:
             continue
-        Di, Ti, Wi, wide = D[f], T[i], W[f], widths[f]
+        Q, Di, Ti, Wi, wide = _objective(state, p), D[f], T[i], W[f], widths[f]
         for a in range(n):
             linear[a] = q[i if q.shape[0] > 1 else 0, a]
         base = reduced[i - lo if L.shape[0] == 1 else 0]
@@ -884,7 +895,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 length = _reach(x, metric)
             correction = length
             for _ in range(MOST_REFINEMENTS):
-                _gradient(Q[p], x, C[c], order[i], k, multipliers, linear, grad)
+                _gradient(Q, x, C[c], order[i], k, multipliers, linear, grad)
                 for a in range(n):
                     grad[a] = -grad[a]
                 for a in range(k):
@@ -901,7 +912,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
 
             # Signs, decided again at this accuracy. Assertions are positive, so that whatever is
             # not finite fails them.
-            ratio = _balance(Q[p], x, C[c], order[i], k, multipliers, linear, grad, t)
+            ratio = _balance(Q, x, C[c], order[i], k, multipliers, linear, grad, t)
             steep, good, primal = _largest(grad), ratio <= RESIDUAL, 0.0
             for a in range(neq):
                 off = abs(right[a] - _dot(C[c, a], x))
@@ -954,6 +965,25 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
 
 
 @_compiled
+def prepare_and_solve(table: int, active_tol: float, lo: int, hi: int) -> int:
+    """Do all of a first attempt where instances share no matrix, some at a time.
+
+    These stay in the processor's cache from one step to the next. Returns how many are left.
+    """
+    _, sizes = _read(table)
+    m = sizes.neq + sizes.nineq
+    some = max(1, _CACHED // (2 * sizes.n * (sizes.n + m) + 2 * m * m))
+    left = 0
+    for first in range(lo, hi, some):
+        end = min(first + some, hi)
+        prepare(table, first, end)
+        factorize_objective(table, first, end)
+        factorize_rows(table, False, first, end)
+        left += solve(table, active_tol, False, first, end)
+    return left
+
+
+@_compiled
 def pullback(table: int, where: int, lo: int, hi: int) -> None:
     """Solve the backward QPs, and write gradients, for instances lo, …, hi − 1.
 
@@ -998,7 +1028,7 @@ def _minus(y: Any, out: Any, lo: int, hi: int) -> None:
 def _adjoint(
     state: Any, reduced: Any, neq: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
 ) -> None:
-    Q, L, C, W, widths, T = state.Q, state.L, state.C, state.W, state.widths, state.T
+    L, C, W, widths, T = state.L, state.C, state.W, state.widths, state.T
     order, numbers = state.order, state.numbers
     n, m = v.shape[1], y.shape[1]
     t, dx, grad = np.empty(n), np.empty(n), np.empty(n)
@@ -1009,8 +1039,8 @@ def _adjoint(
         residuals[i] = np.inf
         if not numbers[i, 0]:
             continue
-        p, c, f = min(i, Q.shape[0] - 1), min(i, C.shape[0] - 1), min(i, W.shape[0] - 1)
-        k = neq + int(numbers[i, 4])
+        p, c, f = min(i, L.shape[0] - 1), min(i, C.shape[0] - 1), min(i, W.shape[0] - 1)
+        Q, k = _objective(state, p), neq + int(numbers[i, 4])
         if L.shape[0] > 1:
             t[:] = v[i]
             _lower(L[p], t, n)
@@ -1026,7 +1056,7 @@ def _adjoint(
         # Where rows hold x at zero, the scale is what it would be without them.
         scale = max(length, SHORT * free)
         for attempt in range(MOST_REFINEMENTS + 1):
-            residual = _balance(Q[p], x[i], C[c], order[i], k, found, v[i], grad, t)
+            residual = _balance(Q, x[i], C[c], order[i], k, found, v[i], grad, t)
             for a in range(k):
                 off[a] = -_dot(C[c, order[i, a]], x[i])
                 if scale > 0.0:

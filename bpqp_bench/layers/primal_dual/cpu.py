@@ -6,12 +6,14 @@ lie in one piece of memory, and views of it are made when somebody asks.
 
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ from bpqp_bench.layers.primal_dual.blas import TINY, addresses, one_thread
 _SMALL = 256
 #: Multiplications for which starting a thread pays.
 _WORTH_A_THREAD = 2_000_000
+#: Parts that a thread's share is cut into, so that a thread that is held up leaves some to others.
+_PIECES = 4
 #: Numbers from which on a buffer comes from the system, and the most that are kept for reuse.
 _PAGED, _KEPT = 1 << 14, 1 << 25
 
@@ -152,10 +156,13 @@ class Point:
         """Solve."""
         table, sizes, threads = self._table.buffer_info()[0], self._sizes, self._threads
         count, own = sizes.batch, max(sizes.P, sizes.A, sizes.G)
-        compiled.prepare(table)
-        _share(compiled.factorize_objective, (table,), sizes.P, threads)
-        _share(compiled.factorize_rows, (table, False), own, threads)
-        left = _share(compiled.solve, (table, active_tol, False), count, threads)
+        if sizes.P == own == count:
+            left = _share(compiled.prepare_and_solve, (table, active_tol), count, threads)
+        else:
+            compiled.prepare(table, 0, max(count, own))
+            _share(compiled.factorize_objective, (table,), sizes.P, threads)
+            _share(compiled.factorize_rows, (table, False), own, threads)
+            left = _share(compiled.solve, (table, active_tol, False), count, threads)
         if left and _share(compiled.approach, (table,), count, threads):
             _share(compiled.firm_objective, (table,), sizes.P, threads)
             _share(compiled.factorize_rows, (table, True), own, threads)
@@ -252,6 +259,22 @@ def _share(run: Callable[..., int | None], given: tuple[Any, ...], count: int, t
     threads = min(threads, count)
     if threads <= 1:
         return run(*given, 0, count) or 0
-    ends = [count * k // threads for k in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        return sum(done or 0 for done in pool.map(partial(run, *given), ends[:-1], ends[1:]))
+    pieces = min(count, _PIECES * threads)
+    spans = pairwise([count * k // pieces for k in range(pieces + 1)])
+
+    def work() -> int:
+        return sum(run(*given, lo, hi) or 0 for lo, hi in spans)
+
+    helpers = _helpers(threads - 1, os.getpid())
+    others = [helpers.submit(work) for _ in range(threads - 1)]
+    return work() + sum(other.result() for other in others)
+
+
+@cache
+def _helpers(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads beside the caller's, for good: each begins with memory of its own, page by page.
+
+    A process that was forked has none of its parent's.
+    """
+    del process
+    return ThreadPoolExecutor(count, thread_name_prefix="bpqp")

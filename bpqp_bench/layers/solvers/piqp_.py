@@ -7,6 +7,7 @@ import numpy as np
 from bpqp_bench.layers.problem import ConvexQP, Phase, QPSolution, Tolerances, no_clock
 from bpqp_bench.layers.solvers._common import answer, csc, failed
 
+_FAR = 1e29  # PIQP takes 1e30 for infinity, and prints that it does
 _MOST_ITERATIONS = 1000  # an interior-point method that needs more will not end
 
 
@@ -21,7 +22,7 @@ def solve(qp: ConvexQP, tolerances: Tolerances, clock: Phase = no_clock) -> QPSo
         A = convert(qp.A) if qp.neq else None
         G = convert(qp.G) if qp.nineq else None
         b = qp.b if qp.neq else None
-        h = qp.h if qp.nineq else None
+        h = np.minimum(qp.h, _FAR) if qp.nineq else None
     with clock("setup"):
         solver = piqp.SparseSolver() if sparse else piqp.DenseSolver()
         if tolerances.eps_abs:

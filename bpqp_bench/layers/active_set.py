@@ -245,7 +245,7 @@ def polish_qp(
             blur = _ROUNDING * curvature * float(np.abs(x).max())
             if blur > _BLURRED * pull > 0.0:
                 break
-            masked = weak.weak | _uncertain(factor, guess, lam * lengths, lengths, weak)
+            masked = weak.weak | uncertain_rows(factor, guess, lam * lengths, lengths, weak)
             return Polished(
                 better, ActiveSet(guess, masked, weak.tolerance), factor, steps, converged=True
             )
@@ -253,7 +253,7 @@ def polish_qp(
     return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)
 
 
-def _uncertain(
+def uncertain_rows(
     factor: KKTFactor, guess: Mask, force: Array, lengths: Array, decided: ActiveSet
 ) -> Mask:
     """Binding rows whose multiplier may be rounding, by how strongly forces change it.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpqp_bench.errors import InstanceError
+from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers.altdiff_core import Settings, factorize, iterate, jacobian, vjp
 from bpqp_bench.layers.autograd import Call, solve
 from bpqp_bench.layers.certificates import farkas_vector, recession_direction
@@ -27,6 +27,7 @@ from bpqp_bench.layers.problem import (
 )
 from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Outcome
 from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
+from bpqp_bench.problem.instance import Array
 
 _SLACK = 100.0  # residual over the threshold at which a point is still called solved
 
@@ -46,22 +47,28 @@ class _AltDiffPass:
         if data is None or data.batched:
             raise InstanceError("AltDiff takes dense tensors without a batch dimension")
         batch = Batch.of(data)
-        for failure in check_data(batch, convex=False).values():
+        for failure in check_data(batch).values():
             raise failure
-        qp = batch.instance(0)
-        with clock("setup"):
-            try:
+        whole = batch.instance(0)
+        if (whole.h == -np.inf).any():
+            raise InstanceError("the problem is infeasible: a row of h is -infinity")
+        # A bound at infinity is no row.
+        self._bounded = whole.h < np.inf
+        qp = replace(whole, G=whole.G[self._bounded], h=whole.h[self._bounded])
+        try:
+            with clock("setup"):
                 self._split = factorize(qp.P, qp.A, qp.G, settings)
-            except ValueError:
-                _refuse(qp)
-                raise
-        with clock("solve"):
-            self._run = iterate(self._split, qp.q, qp.b, qp.h, settings, record=matrices)
+            with clock("solve"):
+                self._run = iterate(self._split, qp.q, qp.b, qp.h, settings, record=matrices)
+        except (ValueError, FloatingPointError) as why:  # what LAPACK raises is a ValueError
+            _refuse(qp)
+            raise MethodError(f"{why}; or take BPQP") from None
         self._derivative = derivative
         run = self._run
         primal, dual = residuals(qp, run.z, run.nu, run.lam, np.zeros(0))
         status = run.status
         error = _error(qp, run.z, run.nu, run.lam)
+        lam = self._widened(run.lam)
         if status == "solved" and error > _SLACK * settings.tolerance:
             status = "inaccurate"
         if status != "solved":
@@ -84,7 +91,13 @@ class _AltDiffPass:
             "relative_residual": error,
         }
         self.z = torch.from_numpy(run.z)
-        self.outcome = Outcome([self._facts], torch.from_numpy(run.lam > 0.0), (run.nu, run.lam))
+        self.outcome = Outcome([self._facts], torch.from_numpy(lam > 0.0), (run.nu, lam))
+
+    def _widened(self, rows: Array) -> Array:
+        """Put zeros where a row has no bound."""
+        wide = np.zeros((len(self._bounded), *rows.shape[1:]))
+        wide[self._bounded] = rows
+        return wide
 
     def solution(self) -> Tensor:
         """``z`` in memory of its own."""
@@ -95,13 +108,14 @@ class _AltDiffPass:
     ) -> list[Tensor | None]:
         """Gradients with respect to P, q, A, b, G, h."""
         names = [name for name, need in zip(NAMES, needed, strict=True) if need]
-        v = upstream.numpy()
+        v = upstream.to(device="cpu", dtype=torch.float64).numpy()
         with clock("solve"):
             if self._derivative == "jacobian":
                 by_name = jacobian(self._split, self._run.masks, names)
                 found = {name: J.T @ v for name, J in by_name.items()}
             else:
                 found = vjp(self._split, self._run, v, names)
+        found |= {name: self._widened(found[name]) for name in ("G", "h") if name in found}
         self._facts["gradient"] = "as converged as the solution"
         parts = [torch.from_numpy(found[name]) if name in found else None for name in NAMES]
         return [part.unsqueeze(0) if apart and part is not None else part for part in parts]
@@ -190,8 +204,8 @@ class AltDiff(torch.nn.Module):
         Parameters
         ----------
         P, q, A, b, G, h
-            Dense float64 CPU tensors: (n, n) symmetric, (n,), (neq, n), (neq,), (nineq, n),
-            (nineq,). A and b, or G and h, may be None.
+            Dense tensors: (n, n), (n,), (neq, n), (neq,), (nineq, n), (nineq,). A and b, or G and
+            h, may be None; h may be infinite. The computation is in float64 on the CPU.
         clock
             Sets the attribute ``clock``.
 
@@ -203,22 +217,16 @@ class AltDiff(torch.nn.Module):
         Raises
         ------
         InstanceError
-            A ValueError: shapes do not fit, data are not finite, or the problem is proved to be
-            infeasible or unbounded.
+            A ValueError: shapes do not fit, data are not finite, P is not positive semidefinite, or
+            the problem is proved to be infeasible or unbounded.
+        MethodError
+            If the iteration cannot begin, since P + ρAᵀA + ρGᵀG is singular, or diverges.
         ValueError
-            If a tensor is not dense float64 on the CPU, K is not positive definite, or the Jacobian
-            form is asked for the gradient of a matrix.
+            If the Jacobian form is asked for the gradient of a matrix.
         """
         if clock is not None:
             self.clock = clock
         given = (P, q, A, b, G, h)
-        for name, part in zip(NAMES, given, strict=True):
-            if part is not None and (
-                part.dtype != torch.float64
-                or part.device.type != "cpu"
-                or part.layout != torch.strided
-            ):
-                raise ValueError(f"{name} must be a dense float64 tensor on the CPU")
         matrices = any(part is not None and part.requires_grad for part in (P, A, G))
         if self.derivative == "jacobian" and matrices:
             raise ValueError(

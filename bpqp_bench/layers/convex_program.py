@@ -12,25 +12,27 @@ vector-Jacobian product: ∇_y of ⟨∇_z Lagrangian, z̃⟩ + ⟨h, ν̃⟩ + 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from bpqp_bench.errors import InstanceError, SpecError
-from bpqp_bench.layers.active_set import ActiveSet, decide_active
+from bpqp_bench.layers.active_set import ActiveSet, decide_active, uncertain_rows
 from bpqp_bench.layers.autograd import first_only
 from bpqp_bench.layers.backward import adjoint_qp, adjoint_residual
 from bpqp_bench.layers.general_gradient import general_adjoint
 from bpqp_bench.layers.kkt import factorize_kkt
 from bpqp_bench.layers.primal_dual.rules import ACCURATE
-from bpqp_bench.layers.problem import ConvexQP, Tolerances, natural_scales
-from bpqp_bench.layers.qp_solvers import solve_qp
+from bpqp_bench.layers.problem import ConvexQP, Tolerances, natural_scales, no_clock
+from bpqp_bench.layers.qp_solvers import CONE_SOLVERS
 from bpqp_bench.layers.settings import BACKWARD_SOLVERS, GRADIENTS, Settings
+from bpqp_bench.layers.solver_pass import solve_instance
 from bpqp_bench.problem.instance import Array
 
-_SOLVED = 1e-5  # relative residual of a point whose gradient may be called exact
+_CONVEX = 1e-9  # curvature below zero, relative to the largest, that counts as rounding
+_SOLVED = 1e-6  # relative residual of a point whose gradient may be called exact
 
 Function = Callable[..., torch.Tensor]
 # From the parameters (detached) to z*, ν* and λ*, arrays or tensors.
@@ -88,7 +90,8 @@ class ConvexProgram(torch.nn.Module):
     Attributes
     ----------
     last_info
-        Residuals, number of binding and weakly active constraints; after the backward pass
+        ``status``, "solved" or "inaccurate" by the residuals; these, number of binding and weakly
+        active constraints; after the backward pass
         ``gradient``: "exact", "one-sided", "least-squares", "inaccurate" or "general", as in
         `BPQP`, and ``adjoint_residual``.
 
@@ -133,7 +136,7 @@ class ConvexProgram(torch.nn.Module):
         ------
         InstanceError
             If a parameter or the solver's answer is not finite, or the functions have no
-            derivatives there.
+            derivatives there, or curvature below zero.
         """
         for i, part in enumerate(y):
             if not torch.isfinite(part).all():
@@ -146,7 +149,7 @@ class ConvexProgram(torch.nn.Module):
 
     def solve(self, *y: torch.Tensor) -> tuple[_Point, ActiveSet]:
         """Run the solver, refine its answer and decide which constraints bind."""
-        fixed = tuple(part.detach().to(torch.float64) for part in y)
+        fixed = tuple(_plain(part) for part in y)
         z, nu, lam = (_array(part) for part in self.solver(*fixed))
         lam = np.maximum(lam, 0.0)
         point = self._at(z, nu, lam, fixed)
@@ -172,10 +175,14 @@ class ConvexProgram(torch.nn.Module):
             residual = float(np.abs(left).max()) / (float(np.abs(v).max()) or 1.0)
             return z, nu, lam, "least-squares" if singular else "general", residual
         p, C = len(point.nu), np.concatenate([point.A, point.G[active.rows]])
+        weak = active.weak.any()
         if self.backward_solver in ("direct", "minres"):
             iterative = self.backward_solver == "minres"
-            found = factorize_kkt(point.H, C, iterative=iterative).solve(-v)
+            factor = factorize_kkt(point.H, C, iterative=iterative)
+            found = factor.solve(-v)
             z, multipliers, singular = found.x, found.y, found.least_squares
+            lengths = _scales(point)[0]
+            weak |= uncertain_rows(factor, active.rows, point.lam * lengths, lengths, active).any()
         else:
             settings = Settings(backward=self.backward_solver, eps_abs=1e-9, eps_rel=1e-9)
             answer, singular = adjoint_qp(point.H, C, v, settings)
@@ -183,8 +190,8 @@ class ConvexProgram(torch.nn.Module):
         lam = np.zeros(len(point.lam))
         lam[active.rows] = multipliers[p:]
         residual = adjoint_residual(point.H, C, v, z, multipliers)
-        primal, dual = self._relative(point)
-        kind = "one-sided" if active.weak.any() else "exact"
+        primal, dual = self.relative(point)
+        kind = "one-sided" if weak else "exact"
         if singular:
             kind = "least-squares"
         elif not (residual <= ACCURATE and max(primal, dual) <= _SOLVED):
@@ -219,7 +226,13 @@ class ConvexProgram(torch.nn.Module):
                 "the convex program's solution or its derivatives there are not finite; are the "
                 "functions twice differentiable at the solution?"
             )
-        return _Point(z, nu, lam, 0.5 * (H + H.T), A, G, gradient, h, g)
+        H = 0.5 * (H + H.T)
+        lowest = float(np.linalg.eigvalsh(H)[0])
+        if lowest < -_CONVEX * float(np.abs(H).max()):
+            raise InstanceError(
+                f"the program is not convex: its Lagrangian has the curvature {lowest:.1e} at z*"
+            )
+        return _Point(z, nu, lam, H, A, G, gradient, h, g)
 
     def _active(self, point: _Point, fixed: ActiveSet | None = None) -> ActiveSet:
         lengths, scales = _scales(point)
@@ -229,7 +242,7 @@ class ConvexProgram(torch.nn.Module):
         # Newton's method has moved the point on these rows: they stay as they were.
         return found if fixed is None else ActiveSet(fixed.rows, found.weak, found.tolerance)
 
-    def _relative(self, point: _Point) -> tuple[float, float]:
+    def relative(self, point: _Point) -> tuple[float, float]:
         """Primal and dual residual, each over its scale."""
         lengths, (size, push) = _scales(point)
         violation = np.maximum(point.inequalities, 0.0) / lengths
@@ -266,6 +279,7 @@ class _Function(torch.autograd.Function):
         point, active = program.solve(*y)
         primal, dual = point.residual
         info.update(
+            status="solved" if max(program.relative(point)) <= _SOLVED else "inaccurate",
             primal_residual=primal,
             dual_residual=dual,
             active_rows=int(active.rows.sum()),
@@ -292,7 +306,7 @@ class _Function(torch.autograd.Function):
             return total + program.inequalities(at[0], *y) @ tilde[2]
 
         needed = tuple(i for i, need in enumerate(ctx.needs_input_grad[2:]) if need)
-        y = tuple(part.detach().to(torch.float64) for part in given)
+        y = tuple(_plain(part) for part in given)
         found = torch.func.grad(paired, argnums=needed)(*y)
         gradients: list[torch.Tensor | None] = [None] * len(given)
         for i, part in zip(needed, found, strict=True):
@@ -311,13 +325,23 @@ def quadratic_solver(
         From the parameters, as float64 arrays, to the problem. The program's inequalities must be
         those of Gz ≤ h, then one per cone, in this order.
     solver, tolerances
-        One of `SOLVERS` (of `CONE_SOLVERS` if there are cones) and its stopping rule.
+        One of `SOLVERS`, where there are cones one of `CONE_SOLVERS` or else Clarabel, and its
+        stopping rule. Its word is taken for nothing, as in `BPQP`.
     """
+    rule = tolerances or Tolerances()
+    settings = Settings(
+        forward=solver,
+        cone_forward=solver if solver in CONE_SOLVERS else "clarabel",
+        eps_abs=rule.eps_abs,
+        eps_rel=rule.eps_rel,
+        max_iter=rule.max_iter,
+        time_limit=rule.time_limit,
+    )
 
     def solve(*y: torch.Tensor) -> tuple[Array, Array, Array]:
-        found = solve_qp(build(*(part.numpy() for part in y)), solver, tolerances)
-        if not np.isfinite(found.z).all():
-            raise InstanceError(f"the convex program is {found.status} ({solver})")
+        qp = build(*(part.numpy() for part in y))
+        qp = replace(qp, P=0.5 * (qp.P + qp.P.T))
+        found = solve_instance(qp, 0, settings, no_clock).solution
         return found.z, found.nu, np.concatenate([found.lam, found.mu])
 
     return solve
@@ -378,7 +402,12 @@ def _scales(point: _Point) -> tuple[Array, tuple[float, float]]:
     )
 
 
+def _plain(part: torch.Tensor) -> torch.Tensor:
+    """Take a tensor to float64 on the CPU, as NumPy can view it."""
+    return part.detach().to(device="cpu", dtype=torch.float64).resolve_neg().contiguous()
+
+
 def _array(value: Any) -> Array:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+        value = _plain(value).numpy()
     return np.array(value, dtype=np.float64).ravel()

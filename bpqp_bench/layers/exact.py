@@ -71,11 +71,15 @@ class KKTPoint:
 
 @dataclass(frozen=True, eq=False)
 class Adjoint:
-    """z̃ (n,), ν̃ (neq,) and λ̃ (inequalities and cones,) of the backward system."""
+    """z̃ (n,), ν̃ (neq,) and λ̃ (inequalities and cones,) of the backward system.
+
+    ``condition`` estimates the condition number of its matrix.
+    """
 
     z: Array
     nu: Array
     lam: Array
+    condition: float
 
 
 def kkt_point(
@@ -153,7 +157,8 @@ def kkt_adjoint_inverse(point: KKTPoint, upstream: Array, phase: Phase) -> Adjoi
             raise MethodError(_singular(point, "the full KKT matrix")) from None
     with phase("extract"):
         w = inverse[:n].T @ upstream
-        return Adjoint(-w[:n], -w[n : n + neq], -point.lam * w[n + neq :])
+        condition = float(np.linalg.norm(K) * np.linalg.norm(inverse))
+        return Adjoint(-w[:n], -w[n : n + neq], -point.lam * w[n + neq :], condition)
 
 
 def kkt_adjoint_solve(point: KKTPoint, upstream: Array, phase: Phase) -> Adjoint:
@@ -187,15 +192,20 @@ def kkt_adjoint_solve(point: KKTPoint, upstream: Array, phase: Phase) -> Adjoint
         rhs = np.zeros(total)
         rhs[:n] = -upstream
         work = int(lapack.dsysv_lwork(total)[0])
+        norm = float(np.linalg.norm(K))  # makes no copy, and is the matrix's own to √2
     with phase("solve"):
-        _, _, solution, info = lapack.dsysv(K, rhs, lwork=work, overwrite_a=1, overwrite_b=1)
+        factors, pivots, solution, info = lapack.dsysv(
+            K, rhs, lwork=work, overwrite_a=1, overwrite_b=1
+        )
     with phase("extract"):
         if info != 0 or not np.isfinite(solution).all():
             raise MethodError(_singular(point, "the KKT system"))
         adjoint = np.zeros(lam.size)
         adjoint[kept] = solution[n + neq :]
         adjoint[folded] = -(lam[folded] / g[folded]) * (D[folded] @ solution[:n])
-        return Adjoint(solution[:n], solution[n : n + neq], adjoint)
+        reciprocal = float(lapack.dsycon(factors, pivots, norm)[0])
+        condition = 1.0 / reciprocal if reciprocal > 0.0 else np.inf
+        return Adjoint(solution[:n], solution[n : n + neq], adjoint, condition)
 
 
 def kkt_adjoint_residual(point: KKTPoint, adjoint: Adjoint, upstream: Array) -> float:

@@ -26,6 +26,7 @@ from bpqp_bench.layers.active_set import (
 )
 from bpqp_bench.layers.certificates import farkas_vector, recession_direction
 from bpqp_bench.layers.cones import polish_cones
+from bpqp_bench.layers.conic_certificates import conic_verdict
 from bpqp_bench.layers.equilibrate import Scaling, equilibrate
 from bpqp_bench.layers.kkt import KKTFactor, factorize_kkt
 from bpqp_bench.layers.primal_dual import cpu
@@ -52,7 +53,7 @@ _RIGHT = 1e-8  # relative residual of a point that is taken although polishing f
 _HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
 _FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise
 _RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
-_LOST = 1e-4  # and for all of them together: multipliers that cancel have large terms of their own
+_LOST = 1e-2  # and for all of them together: multipliers that cancel have large terms of their own
 _CLOSE = 1e-5  # and of one that comes with a warning
 _HEAVY = 1e9  # multiplications of a sparse factorization from which supernodes pay: Clarabel's
 _TOO_HEAVY = 3e9  # and from which the steps of an active-set method cost more than that solver
@@ -176,8 +177,16 @@ class _Search:
                 return done
             if has_point and self.worth < worth:
                 best, worth = done, self.worth
-        if best is not None and worth <= _CLOSE:
-            return best
+        return best if best is not None and worth <= _CLOSE else self._by_last()
+
+    def _by_last(self) -> ForwardPass:
+        """Solve by the active-set method after all others, or say what was tried."""
+        left = "active-set" not in self.tried and time.monotonic() < self.deadline
+        if left and not self.qp.is_sparse:
+            found = self._by_active_set()
+            if found is not None:
+                found.info["tried"] = tuple(self.tried)
+                return found
         status = f"failed (tried {', '.join(self.tried)})"
         return self._finish(_nothing(self.qp, status, {"forward": self.tried[-1]}))
 
@@ -367,7 +376,8 @@ def _with_cones(qp: ConvexQP, settings: Settings, clock: Phase) -> ForwardPass:
     solution = solve_qp(qp, name, settings.tolerances, clock)
     info: dict[str, object] = {"forward": name}
     if not np.isfinite(solution.z).all():
-        done = _nothing(qp, solution.status, info)
+        verdict = conic_verdict(qp)
+        done = _nothing(qp, verdict or f"failed (and said: {solution.status})", info)
         return replace(done, cones=np.zeros(len(qp.cones), dtype=bool))
     with clock("extract"):
         active = active_rows(qp, solution, settings.active_tol)

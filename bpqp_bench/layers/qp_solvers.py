@@ -110,7 +110,9 @@ def solve_qp(
             f"{solver} takes dense matrices only; for sparse data choose one of "
             f"{', '.join(SPARSE_CAPABLE)}"
         )
-    found = call(qp, tolerances or Tolerances(), clock)
+    # Solvers read vectors by their address, some whatever the strides are.
+    q, b, h = (np.ascontiguousarray(part) for part in (qp.q, qp.b, qp.h))
+    found = call(replace(qp, q=q, b=b, h=h), tolerances or Tolerances(), clock)
     if found.status == "iteration limit" and _is_ray(qp, found.z):
         return replace(found, status="unbounded")
     return found

@@ -158,7 +158,9 @@ def test_a_problem_that_hangs_or_dies_costs_itself_only():
 
 def test_the_other_solvers():
     for pair in PAIRS[1:]:
-        assert run("strict", 0, pair).outcome == "right"
+        # Alt-Diff calls no gradient exact.
+        expected = "right, flagged" if pair == "alt-diff" else "right"
+        assert run("strict", 0, pair).outcome == expected
 
 
 def test_the_page_has_every_kind_and_the_sums():

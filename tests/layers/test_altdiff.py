@@ -7,7 +7,7 @@ import pytest
 from qp_samples import planted_qp
 
 from bpqp_bench import Instance, MethodError, PhaseClock, Registry, Size
-from bpqp_bench.errors import SpecError
+from bpqp_bench.errors import InstanceError, SpecError
 from bpqp_bench.layers.altdiff_core import (
     Settings,
     balanced_rho,
@@ -357,5 +357,8 @@ def test_layer_gradcheck_and_refusals():
         for kind in ("jacobian", "vjp")
     ]
     torch.testing.assert_close(published, cheap, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="float64"):
-        AltDiff()(*(t.float() for t in fixed))
+    single = AltDiff()(*(t.float() for t in fixed))
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), AltDiff()(*fixed), rtol=0, atol=1e-5)
+    with pytest.raises(InstanceError, match="dense tensors"):
+        AltDiff()(fixed[0].to_sparse(), *fixed[1:])

@@ -116,7 +116,7 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
     n = q.shape[-1] if q.ndim else 0
     parts: list[Tensor] = []
     own: list[bool] = []
-    count, rounding, batched = -1, 0.0, False
+    count, rounding, batched, on_cpu = -1, 0.0, False, q.is_cpu
     for k, value in enumerate(given):
         if value is None:
             shape = (0, n) if _NDIM[k] == 2 else (0,)
@@ -128,7 +128,7 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
         if value.dtype is not torch.float64:
             value, precision = _converted(_NAMES[k], value)  # noqa: PLW2901
             rounding = max(rounding, precision)
-        if value.device != q.device:
+        if not (value.is_cpu and on_cpu) and value.device != q.device:
             raise InstanceError(
                 f"{_NAMES[k]} is on {value.device} and q on {q.device}; move them to one device"
             )
@@ -174,8 +174,8 @@ def _sizes_differ(given: tuple[Any, ...]) -> InstanceError:
 def _check_shapes(parts: list[Tensor], n: int) -> None:
     neq, nineq = parts[3].shape[-1], parts[5].shape[-1]
     for k, shape in ((0, (n, n)), (2, (neq, n)), (4, (nineq, n))):
-        found = parts[k].shape[-2:]
-        if found != shape or n == 0:
+        part = parts[k]
+        if (part.shape if part.ndim == 2 else part.shape[-2:]) != shape or n == 0:
             raise InstanceError(
                 f"{_NAMES[k]} has shape {tuple(parts[k].shape)}; expected {shape} (n = {n} from q, "
                 "rows from b and h), with or without a leading batch dimension"

@@ -173,19 +173,20 @@ class Point:
         self, upstream: Tensor, wanted: Sequence[bool], flat: bool
     ) -> tuple[list[Tensor | None], Tensor]:
         """Solve the backward QPs, see `rules.Point`."""
-        sizes, double = self._sizes, torch.float64
-        count, n, neq, nineq = sizes.batch, sizes.n, sizes.neq, sizes.nineq
+        sizes = self._sizes
+        count, n, neq, nineq, *_ = sizes
         v = upstream.resolve_neg().contiguous()
+        empty = v.new_empty  # takes half the time of torch.empty
         lead = () if flat else (count,)
         found: list[Tensor | None] = [
-            torch.empty((*lead, *shape), dtype=double) if want else None
-            for want, shape in zip(
-                (wanted[0], True, *wanted[2:]),
-                ((n, n), (n,), (neq, n), (neq,), (nineq, n), (nineq,)),
-                strict=True,
-            )
+            empty((*lead, n, n)) if wanted[0] else None,
+            empty((*lead, n)),
+            empty((*lead, neq, n)) if wanted[2] else None,
+            empty((*lead, neq)) if wanted[3] else None,
+            empty((*lead, nineq, n)) if wanted[4] else None,
+            empty((*lead, nineq)) if wanted[5] else None,
         ]
-        adjoint = torch.empty(count * (neq + nineq + 1), dtype=double)
+        adjoint = empty(count * (neq + nineq + 1))
         places = array(
             "q",
             (
@@ -226,11 +227,11 @@ def solve(
     active_tol
         Relative slack and multiplier of a weakly active row, 0 for the method's own.
     """
-    parts = (P, q, A, b, G, h)
-    data = [part if part.is_contiguous() else part.contiguous() for part in parts]
+    data = [part if part.is_contiguous() else part.contiguous() for part in (P, q, A, b, G, h)]
     numbers = [
-        part.shape[0] if part.ndim > ndim else 1
-        for part, ndim in zip(parts, (2, 1, 2, 1, 2, 1), strict=True)
+        *(P.shape[0] if P.ndim > 2 else 1, q.shape[0] if q.ndim > 1 else 1),
+        *(A.shape[0] if A.ndim > 2 else 1, b.shape[0] if b.ndim > 1 else 1),
+        *(G.shape[0] if G.ndim > 2 else 1, h.shape[0] if h.ndim > 1 else 1),
     ]
     n, neq, nineq = q.shape[-1], b.shape[-1], h.shape[-1]
     count = max(numbers) if min(numbers) else 0

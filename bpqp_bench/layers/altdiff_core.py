@@ -267,7 +267,7 @@ def iterate(
         last, e, t, k = t, e_new, t_new, k + 1
     z = base - rho * (split.W @ last) if k else base
     if not np.isfinite(z).all():
-        raise FloatingPointError(f"Alt-Diff's iterates are not finite after {k} iterations")
+        raise FloatingPointError(f"Alt-Diff diverged within {k} iterations")
     primal, dual = stop.residuals
     status = "solved" if done else "iteration limit"
     if done and primal > _VIOLATION * settings.tolerance:

@@ -29,9 +29,11 @@ from bpqp_bench.layers.problem import ConvexQP, Tolerances, natural_scales, no_c
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS
 from bpqp_bench.layers.settings import BACKWARD_SOLVERS, GRADIENTS, Settings
 from bpqp_bench.layers.solver_pass import solve_instance
+from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
 from bpqp_bench.problem.instance import Array
 
 _CONVEX = 1e-9  # curvature below zero, relative to the largest, that counts as rounding
+_MOST_ITERATIONS = 100_000
 _SOLVED = 1e-6  # relative residual of a point whose gradient may be called exact
 
 Function = Callable[..., torch.Tensor]
@@ -328,7 +330,7 @@ def quadratic_solver(
         One of `SOLVERS`, where there are cones one of `CONE_SOLVERS` or else Clarabel, and its
         stopping rule. Its word is taken for nothing, as in `BPQP`.
     """
-    rule = tolerances or Tolerances()
+    rule = tolerances or Tolerances(max_iter=_MOST_ITERATIONS)
     settings = Settings(
         forward=solver,
         cone_forward=solver if solver in CONE_SOLVERS else "clarabel",
@@ -341,6 +343,9 @@ def quadratic_solver(
     def solve(*y: torch.Tensor) -> tuple[Array, Array, Array]:
         qp = build(*(part.numpy() for part in y))
         qp = replace(qp, P=0.5 * (qp.P + qp.P.T))
+        values = {name: getattr(qp, name) for name in NAMES}
+        for error in check_data(Batch(values, frozenset(), 1, 2.0**-52, qp.cones)).values():
+            raise error
         found = solve_instance(qp, 0, settings, no_clock).solution
         return found.z, found.nu, np.concatenate([found.lam, found.mu])
 

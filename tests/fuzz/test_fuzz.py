@@ -91,6 +91,10 @@ KEPT_OTHERS: list[tuple[str, str, int]] = [
     ("alt-diff", "separable", 630000000),
     ("alt-diff", "contradictory", 630000030),
     ("alt-diff", "single", 630000000),
+    ("alt-diff", "separable", 640000006),
+    ("alt-diff", "unbounded", 640000092),
+    ("alt-diff", "contradictory", 640000036),
+    ("convex-program", "indefinite", 640000101),
 ]
 
 

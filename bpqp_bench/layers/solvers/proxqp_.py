@@ -37,8 +37,8 @@ def solve(
             solver.settings.eps_abs = solver.settings.eps_duality_gap_abs = tolerances.eps_abs
         if tolerances.eps_rel:
             solver.settings.eps_rel = solver.settings.eps_duality_gap_rel = tolerances.eps_rel
-        if tolerances.max_iter:
-            solver.settings.max_iter = min(tolerances.max_iter, _MOST_ITERATIONS)
+        limit = tolerances.max_iter or _MOST_ITERATIONS
+        solver.settings.max_iter = min(limit, _MOST_ITERATIONS)
         solver.settings.eps_primal_inf = solver.settings.eps_dual_inf = _CERTIFICATE
         solver.init(P, qp.q, A, b, G, lower, h)
     with clock("solve"):

@@ -18,7 +18,8 @@ Dense data go the first way that holds:
 
 Sparse data are factorized as LDLᵀ with ±δ on the diagonal, which makes any ordering stable
 (Vanderbei, SIAM J. Optim. 5 (1995)), and the refinement takes δ out again; on a singular consistent
-system it converges to a least-squares solution (it is the proximal method of multipliers).
+system it converges to a least-squares solution (it is the proximal method of multipliers). Where
+it does not converge, since the objective is flatter than δ, a small system is solved as dense.
 
 Where the pattern is so irregular that any factorization fills up, ``iterative=True`` solves by
 MINRES (Paige and Saunders, SIAM J. Numer. Anal. 12 (1975)) with a diagonal preconditioner of P and
@@ -47,6 +48,9 @@ _BACKWARD_STABLE = 1e-12  # residual, relative to the data, that a factorization
 _DELTAS = (1e-9, 1e-7, 1e-5)
 _INVERSE_ITERATIONS = 3
 _DENSE_REFINEMENTS = 6
+_SINGULAR = 0.3  # of what an exactly singular matrix shows, see `_near_singular`
+_UNCLEAR = 1e-3  # from here on a small matrix is looked at as a dense one
+_DENSE = 3000  # order up to which a sparse system that resists is solved as a dense one
 _SPARSE_REFINEMENTS = 200
 _MINRES_ENOUGH = 1e-14
 _MINRES_STUCK = 1e-9
@@ -107,8 +111,8 @@ class KKTFactor:
         if (
             not found.residual <= _BACKWARD_STABLE
             and not self.singular
-            and self.how != "least squares"
-            and not sp.issparse(self.P)
+            and self.how not in ("least squares", "minres")
+            and not (sp.issparse(self.P) and len(r) + len(s) > _DENSE)
         ):
             with clock("setup"):
                 other = _next_dense(self)
@@ -175,8 +179,10 @@ def factorize_kkt(
 
 
 def _next_dense(factor: KKTFactor) -> KKTFactor:
-    parts = (factor.P, factor.C, factor.scale, factor.weights, factor.norms)
-    return _indefinite(*parts) if factor.how == "cholesky" else _least_squares(*parts)
+    P, C = (M.toarray() if sp.issparse(M) else M for M in (factor.P, factor.C))
+    parts = (P, C, factor.scale, factor.weights, factor.norms)
+    first = factor.how in ("cholesky", "sparse")
+    return _indefinite(*parts) if first else _least_squares(*parts)
 
 
 def _scaling(P: Matrix, C: Matrix) -> tuple[float, Array, tuple[float, float]]:
@@ -296,14 +302,16 @@ def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
             solver = qdldl.Solver(sp.csc_matrix(K), upper=True)
         except RuntimeError:  # rounding of what 1/δ makes large was more than δ
             continue
-        singular = _grows_like_inverse(delta, solver, n + p)
+        near = _near_singular(delta, solver, n + p)
+        if _UNCLEAR < near <= _SINGULAR and n + p <= _DENSE:
+            return _indefinite(P.toarray(), C.toarray(), scale, weights, norms)
 
         def apply(r: Array, s: Array, solver: Any = solver) -> tuple[Array, Array]:
             both = np.asarray(solver.solve(np.concatenate([r, s])))
             return both[:n], both[n:]
 
         work = float((np.diff(solver.factors()[0].indptr).astype(float) ** 2).sum())
-        return KKTFactor(P, C, "sparse", singular, scale, weights, apply, norms, work)
+        return KKTFactor(P, C, "sparse", near > _SINGULAR, scale, weights, apply, norms, work)
     # No factorization: zeros solve nothing, and the residual says so.
     return KKTFactor(
         P, C, "sparse", True, scale, weights, lambda r, s: (np.zeros(n), np.zeros(p)), norms
@@ -328,12 +336,13 @@ def _minres(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
     return KKTFactor(P, C, "minres", False, scale, weights, apply, norms)
 
 
-def _grows_like_inverse(delta: float, solver: Any, size: int) -> bool:
-    """Whether the unregularized matrix is singular to within δ.
+def _near_singular(delta: float, solver: Any, size: int) -> float:
+    """Return δ over the eigenvalue nearest to zero: 1 where the unregularized matrix is singular.
 
     A null vector is an eigenvector of the regularized matrix to the eigenvalue ±δ (dependent rows:
     −δ; no curvature: +δ); inverse iteration from any vector finds it and grows by 1/δ a step.
-    Pivots would not do: a row eliminated first has the pivot −δ whatever the rank.
+    Pivots would not do: a row eliminated first has the pivot −δ whatever the rank. Without
+    curvature, pivots of δ make factors so large that rounding takes the answer down to a tenth.
     """
     vector = np.random.default_rng(0).standard_normal(size)
     growth = 0.0
@@ -341,4 +350,4 @@ def _grows_like_inverse(delta: float, solver: Any, size: int) -> bool:
         vector /= np.linalg.norm(vector)
         vector = np.asarray(solver.solve(vector))
         growth = float(np.linalg.norm(vector))
-    return growth > 0.3 / delta
+    return growth * delta

@@ -42,6 +42,7 @@ PAIRS = (
     *PLAIN,
 )
 
+SPARSE = {"coo": torch.sparse_coo, "csr": torch.sparse_csr}
 _NEAR = 1e-6  # error of z, relative, that is right
 _TRUNCATED = 1e-4  # of a method that stops at a residual
 _GRADIENT = 1e-3  # and of a gradient, as everywhere in this project
@@ -120,7 +121,7 @@ def run(kind: str, seed: int, pair: str) -> Finding:
                 return _batch(made, pair, rng)
             made = made.problems[0]
         if pair in PLAIN:
-            made = replace(made, parts=())
+            made = replace(made, parts=(), layout="plain" if made.layout in SPARSE else made.layout)
         v = _upstream(made, rng)
         answer = ask(made, pair, v)
         found = judge(made, answer, v, rng)
@@ -153,6 +154,8 @@ def _tensor(value: Array, name: str, problem: Problem) -> torch.Tensor:
         room = torch.full((plain.numel() + 3,), 7.0, dtype=plain.dtype)
         room[3:] = plain.reshape(-1)
         made = room[3:].view(plain.shape)
+    elif problem.layout in SPARSE and plain.ndim > 1 and len(plain):
+        made = plain.to_sparse(layout=SPARSE[problem.layout])
     else:
         made = plain.clone()
     return made.detach().requires_grad_()
@@ -204,7 +207,10 @@ def ask(problem: Problem, pair: str, v: Array) -> Answer | Refusal:
 
 
 def _gradient(part: torch.Tensor | None) -> Array | None:
-    return None if part is None or part.grad is None else part.grad.double().numpy()
+    if part is None or part.grad is None:
+        return None
+    grad = part.grad if part.grad.layout is torch.strided else part.grad.to_dense()
+    return grad.double().numpy()
 
 
 # -- judging ----------------------------------------------------------------------------------
@@ -320,6 +326,8 @@ def _gradient_error(
     v: Array,
 ) -> float:
     """Error in the units of the data over what is allowed."""
+    if name in "PAG" and problem.layout in SPARSE:
+        true = np.where(getattr(problem, name) != 0.0, true, 0.0)  # on the pattern
     D, E, F = at.weights
     rows = {"P": D, "q": D, "A": E, "b": E, "G": F, "h": F}[name]
     if part.size == 0:

@@ -468,6 +468,14 @@ def negated(rng: Rng) -> Problem:
     return replace(planted(rng), layout="negative")
 
 
+def sparse(rng: Rng) -> Problem:
+    """A problem of another kind, its P, A and G sparse tensors (COO or CSR)."""
+    others = (strict, random, integers, scalar, units, singular, lp, vertex, weak, redundant, near)
+    others += (faint, unbounded, contradictory, bounds)
+    base = others[int(rng.integers(len(others)))](rng)
+    return replace(base, layout=str(rng.choice(["coo", "csr"])), parts=())
+
+
 def batch(rng: Rng) -> Batch:
     """Several problems of one shape; mostly one of them has no solution."""
     n, count = int(rng.integers(1, 9)), int(rng.integers(2, 6))
@@ -540,6 +548,7 @@ _ALL: tuple[Callable[[Rng], Problem | Batch], ...] = (
     single,
     strides,
     negated,
+    sparse,
     batch,
 )
 KINDS: dict[str, Callable[[Rng], Problem | Batch]] = {made.__name__: made for made in _ALL}

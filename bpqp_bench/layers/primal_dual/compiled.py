@@ -893,8 +893,9 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             length, _ = _saddle_reduced(L[p], Wi, Ti, order[i], k, short, x, multipliers, t)
             if singular:
                 length = _reach(x, metric)
-            correction = length
+            correction = before_it = rest = length
             for _ in range(MOST_REFINEMENTS):
+                before_it = correction
                 _gradient(Q, x, C[c], order[i], k, multipliers, linear, grad)
                 for a in range(n):
                     grad[a] = -grad[a]
@@ -907,7 +908,9 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 if singular:
                     correction = _reach(dx, metric)
                     length = max(length, correction)
-                if correction <= ENOUGH * length:
+                # What the next correction would be, by how this one follows the one before.
+                rest = correction * min(correction / before_it, 1.0) if before_it > 0.0 else 0.0
+                if correction <= ENOUGH * length and rest <= EPS * length:
                     break
 
             # Signs, decided again at this accuracy. Assertions are positive, so that whatever is
@@ -929,7 +932,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 row = neq + j
                 width, lam = spans[row], y[i, row]
                 left = right[row] - _dot(C[c, row], x)
-                near = width * (correction + FINE * length) + FINE * abs(right[row])
+                near = width * (rest + FINE * length) + FINE * abs(right[row])
                 error = short[row] if active[i, j] else 0.0
                 good &= np.isfinite(left)
                 if active[i, j]:

@@ -174,21 +174,26 @@ class _Search:
                 if verdict:
                     return self._finish(_nothing(self.qp, verdict, {"forward": name}))
             if solved:
-                return done
+                best, worth = done, 0.0
+                break
             if has_point and self.worth < worth:
                 best, worth = done, self.worth
-        return best if best is not None and worth <= _CLOSE else self._by_last()
-
-    def _by_last(self) -> ForwardPass:
-        """Solve by the active-set method after all others, or say what was tried."""
-        left = "active-set" not in self.tried and time.monotonic() < self.deadline
-        if left and not self.qp.is_sparse:
-            found = self._by_active_set()
-            if found is not None:
-                found.info["tried"] = tuple(self.tried)
-                return found
+        # Where polishing failed, binding rows are a guess: the active-set method may know better.
+        found = self._by_active_set_last()
+        if found is not None:
+            return found
+        if best is not None and worth <= _CLOSE:
+            return best
         status = f"failed (tried {', '.join(self.tried)})"
         return self._finish(_nothing(self.qp, status, {"forward": self.tried[-1]}))
+
+    def _by_active_set_last(self) -> ForwardPass | None:
+        """Solve by the active-set method after others, where that was not tried and is for it."""
+        late = "active-set" in self.tried or time.monotonic() > self.deadline
+        found = None if late or self.qp.is_sparse else self._by_active_set()
+        if found is not None:
+            found.info["tried"] = tuple(self.tried)
+        return found
 
     def _hides(self, done: ForwardPass) -> bool:
         """Whether what looks like rounding at so distant a point may hide that there is none.

@@ -74,6 +74,7 @@ KEPT_OTHERS: list[tuple[str, str, int]] = [
     ("osqp/osqp", "near", 600000193),
     ("piqp/direct", "bounds", 610000314),
     ("active-set/direct", "contradictory", 820001585),
+    ("clarabel/direct", "faint", 650000204),
     ("clarabel/direct", "faint", 630000033),
     ("exact-kkt", "lp", 630000002),
     ("exact-kkt", "weak", 630000002),

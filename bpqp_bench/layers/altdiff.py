@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers.altdiff_core import Settings, factorize, iterate, jacobian, vjp
-from bpqp_bench.layers.autograd import Call, solve
+from bpqp_bench.layers.autograd import OneProblemLayer
 from bpqp_bench.layers.certificates import farkas_vector, recession_direction
 from bpqp_bench.layers.dense_data import read_dense
 from bpqp_bench.layers.equilibrate import equilibrate
@@ -27,7 +27,7 @@ from bpqp_bench.layers.problem import (
     residuals,
     violations,
 )
-from bpqp_bench.layers.solver_pass import BPQPWarning, Info, Outcome
+from bpqp_bench.layers.solver_pass import BPQPWarning, Outcome
 from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
 from bpqp_bench.problem.instance import Array
 
@@ -154,7 +154,7 @@ def _refuse(qp: ConvexQP) -> None:
         raise InstanceError("the problem is unbounded below: add constraints, or curvature to P")
 
 
-class AltDiff(torch.nn.Module):
+class AltDiff(OneProblemLayer):
     """Differentiable QP layer by Alt-Diff.
 
     Parameters
@@ -195,15 +195,12 @@ class AltDiff(torch.nn.Module):
         check: bool = True,
         clock: Phase = no_clock,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         if derivative not in {"jacobian", "vjp"}:
             raise ValueError(f"derivative {derivative!r} is neither 'jacobian' nor 'vjp'")
         self.settings = settings or Settings()
         self.derivative = derivative
         self.check = check
-        self.clock = clock
-        self.last_info: Info = []
-        self.multipliers: tuple[Tensor, ...] = ()
 
     def forward(
         self,
@@ -255,9 +252,4 @@ class AltDiff(torch.nn.Module):
                 arguments, matrices, self.settings, self.derivative, self.check, self.clock
             )
 
-        call = Call(solver, given, lambda: self.clock)
-        z = solve(call, given)
-        outcome = call.solved.outcome
-        self.last_info = outcome.facts()
-        self.multipliers = tuple(torch.tensor(dual) for dual in outcome.duals)
-        return z
+        return self.solve(solver, given)

@@ -74,6 +74,36 @@ def solve(call: Call, given: Sequence[Any]) -> Tensor:
     return z
 
 
+class OneProblemLayer(torch.nn.Module):
+    """A layer that solves one problem a call.
+
+    Parameters
+    ----------
+    clock
+        As in `BPQP`.
+
+    Attributes
+    ----------
+    last_info, multipliers, clock
+        As in `BPQP`.
+    """
+
+    def __init__(self, clock: Phase) -> None:
+        super().__init__()
+        self.clock = clock
+        self.last_info: list[dict[str, object]] = []
+        self.multipliers: tuple[Tensor, ...] = ()
+
+    def solve(self, solver: Solver, given: Sequence[Any]) -> Tensor:
+        """Return z* with its derivatives, and keep what there is to say of it."""
+        call = Call(solver, given, lambda: self.clock)
+        z = solve(call, given)
+        outcome = call.solved.outcome
+        self.last_info = outcome.facts()
+        self.multipliers = tuple(torch.tensor(dual) for dual in outcome.duals)
+        return z
+
+
 def _transformed() -> bool:
     """Whether a `torch.func` transform, or a vmap over losses, is at work."""
     active: Any = getattr(torch._C, "_are_functorch_transforms_active", None)

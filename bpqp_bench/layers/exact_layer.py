@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from bpqp_bench.errors import InstanceError
-from bpqp_bench.layers.autograd import Call, solve
+from bpqp_bench.layers.autograd import OneProblemLayer
 from bpqp_bench.layers.dense_data import read_dense
 from bpqp_bench.layers.exact import Mode, exact_adjoint, gradients, kkt_adjoint_residual, kkt_point
 from bpqp_bench.layers.primal_dual.rules import ACCURATE
 from bpqp_bench.layers.problem import Phase, no_clock
 from bpqp_bench.layers.settings import Settings
-from bpqp_bench.layers.solver_pass import Info, Outcome, flag, solve_instance
+from bpqp_bench.layers.solver_pass import Outcome, flag, solve_instance
 from bpqp_bench.layers.torch_data import NAMES, Argument, Batch, check_data, read_batch
 from bpqp_bench.problem.instance import SecondOrderCone
 
@@ -63,7 +63,7 @@ class _ExactPass:
         return [part.unsqueeze(0) if apart and part is not None else part for part in parts]
 
 
-class ExactKKT(torch.nn.Module):
+class ExactKKT(OneProblemLayer):
     """QP layer differentiated by its full KKT system.
 
     Parameters
@@ -104,14 +104,11 @@ class ExactKKT(torch.nn.Module):
         *,
         clock: Phase = no_clock,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         if backward not in get_args(Mode):
             raise ValueError(f"backward {backward!r} is neither 'inverse' nor 'solve'")
         self.backward_mode: Mode = backward
         self.settings = settings or Settings()
-        self.clock = clock
-        self.last_info: Info = []
-        self.multipliers: tuple[Tensor, ...] = ()
 
     def forward(
         self,
@@ -157,12 +154,7 @@ class ExactKKT(torch.nn.Module):
                 batch = _read(arguments, cones)
             return _ExactPass(batch, self.settings, self.backward_mode, self.clock)
 
-        call = Call(solver, given, lambda: self.clock)
-        z = solve(call, given)
-        outcome = call.solved.outcome
-        self.last_info = outcome.facts()
-        self.multipliers = tuple(torch.tensor(dual) for dual in outcome.duals)
-        return z
+        return self.solve(solver, given)
 
 
 def _read(given: Sequence[Any], cones: Sequence[SecondOrderCone]) -> Batch:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bpqp_bench.problem.instance import Array, Instance, Matrix, SecondOrderCone
+from bpqp_bench.problem.instance import (
+    Array,
+    Instance,
+    Matrix,
+    QuadraticData,
+    SecondOrderCone,
+)
 
 _HUGE = 1e300
 _ROUNDING = 64.0 * float(np.finfo(float).eps)
@@ -44,7 +50,7 @@ class Tolerances:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvexQP:
+class ConvexQP(QuadraticData):
     """Minimize ½zᵀPz + qᵀz subject to Az = b, Gz ≤ h, ‖Fᵢz + gᵢ‖₂ ≤ cᵢᵀz + dᵢ.
 
     P is symmetric. Matrices are dense float64 arrays or SciPy CSC; a missing kind of constraint
@@ -64,26 +70,6 @@ class ConvexQP:
         """Take the data of an instance, without a copy."""
         i = instance
         return cls(i.P, i.q, i.A, i.b, i.G, i.h, i.cones)
-
-    @property
-    def n(self) -> int:
-        """Number of variables."""
-        return int(self.q.shape[0])
-
-    @property
-    def neq(self) -> int:
-        """Number of equalities."""
-        return int(self.b.shape[0])
-
-    @property
-    def nineq(self) -> int:
-        """Number of linear inequalities."""
-        return int(self.h.shape[0])
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether any matrix is stored sparse."""
-        return any(sp.issparse(M) for M in (self.P, self.A, self.G))
 
 
 @dataclass(frozen=True, eq=False)

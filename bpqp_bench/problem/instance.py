@@ -123,8 +123,39 @@ class Residuals:
     complementarity: float
 
 
+class QuadraticData:
+    """What follows from the data P, q, A, b, G, h of a problem."""
+
+    P: Matrix
+    q: Array
+    A: Matrix
+    b: Array
+    G: Matrix
+    h: Array
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+        return int(self.q.shape[0])
+
+    @property
+    def neq(self) -> int:
+        """Number of equalities."""
+        return int(self.b.shape[0])
+
+    @property
+    def nineq(self) -> int:
+        """Number of linear inequalities."""
+        return int(self.h.shape[0])
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether any matrix is stored sparse."""
+        return any(sp.issparse(M) for M in (self.P, self.A, self.G))
+
+
 @dataclass(frozen=True, eq=False)
-class Instance:
+class Instance(QuadraticData):
     """One convex problem with its identity.
 
     Attributes
@@ -206,26 +237,6 @@ class Instance:
     def loss_gradient(self) -> Array:
         """Upstream gradient v = ∂L/∂z*, shape (n,): `upstream`, or ones."""
         return np.ones(self.n) if self.upstream is None else self.upstream
-
-    @property
-    def n(self) -> int:
-        """Number of variables."""
-        return int(self.q.shape[0])
-
-    @property
-    def neq(self) -> int:
-        """Number of equalities."""
-        return int(self.b.shape[0])
-
-    @property
-    def nineq(self) -> int:
-        """Number of linear inequalities."""
-        return int(self.h.shape[0])
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether any matrix is stored sparse."""
-        return any(sp.issparse(M) for M in (self.P, self.A, self.G))
 
     def objective(self, z: Array) -> float:
         """½ zᵀPz + qᵀz."""

@@ -224,9 +224,7 @@ class _Search:
         solution = QPSolution(z, nu, lam, np.zeros(0), "solved", int(steps), primal, dual)
         active = ActiveSet(found.active[0].numpy(), found.weak[0].numpy(), (0.0, 0.0))
         info: dict[str, object] = {"forward": "active-set", "polished": True}
-        return ForwardPass(
-            qp, solution, active, np.zeros(0, dtype=bool), qp, self.scaling, None, info
-        )
+        return _pass(qp, solution, active, None, info)
 
     def _by_sparse_active_set(self) -> ForwardPass | None:
         """Begin with the rows that the problem without them violates, and correct those."""

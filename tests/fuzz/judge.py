@@ -12,6 +12,7 @@ import torch
 
 from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers.bpqp import BPQPWarning
+from bpqp_bench.layers.qp_solvers import DENSE_ONLY
 
 from . import truth
 from .kinds import NAMES, Array, Batch, Problem, make
@@ -121,7 +122,9 @@ def run(kind: str, seed: int, pair: str) -> Finding:
                 return _batch(made, pair, rng)
             made = made.problems[0]
         if pair in PLAIN:
-            made = replace(made, parts=(), layout="plain" if made.layout in SPARSE else made.layout)
+            made = replace(made, parts=())
+        if made.layout in SPARSE and pair.split("/", maxsplit=1)[0] in (*PLAIN, *DENSE_ONLY):
+            made = replace(made, layout="plain")
         v = _upstream(made, rng)
         answer = ask(made, pair, v)
         found = judge(made, answer, v, rng)

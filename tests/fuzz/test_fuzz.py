@@ -75,6 +75,8 @@ KEPT_OTHERS: list[tuple[str, str, int]] = [
     ("piqp/direct", "bounds", 610000314),
     ("active-set/direct", "contradictory", 820001585),
     ("clarabel/direct", "faint", 650000204),
+    ("proxqp/direct", "scalar", 850000019),
+    ("quadprog/direct", "sparse", 850000000),
     ("clarabel/direct", "faint", 630000033),
     ("exact-kkt", "lp", 630000002),
     ("exact-kkt", "weak", 630000002),

@@ -20,6 +20,8 @@ from bpqp_bench.problem.instance import Array, Matrix
 _ZERO = 1e-13  # of a sum that has to vanish, relative to its terms
 _NEGATIVE = 1e-10  # of a sum that has to be negative
 _SUPPORT = 1e-9
+# A linear program's tolerances are absolute: a narrow contradiction is seen when made larger.
+_MAGNIFIED = 1e6
 
 
 def farkas_vector(qp: ConvexQP, time_limit: float = 0.0) -> tuple[Array, Array] | None:
@@ -34,14 +36,14 @@ def farkas_vector(qp: ConvexQP, time_limit: float = 0.0) -> tuple[Array, Array] 
     bounds = np.concatenate(
         [np.tile([-1.0, 1.0], (qp.neq, 1)), np.stack([np.zeros(qp.nineq), ~far * 1.0], axis=1)]
     )
-    y = _minimize(cost, _stack(scaled.A.T, scaled.G.T, axis=1), None, bounds, time_limit)
-    if y is None:
-        return None
-    for candidate in (y, _cleaned(_stack(scaled.A.T, scaled.G.T, axis=1), y)):
-        nu, lam = scaling.rows_a * candidate[: qp.neq], scaling.rows_g * candidate[qp.neq :]
-        lam = np.maximum(lam, 0.0)
-        if is_farkas(qp, nu, lam):
-            return nu, lam
+    equal = _stack(scaled.A.T, scaled.G.T, axis=1)
+    for size in (1.0, _MAGNIFIED):
+        y = _minimize(size * cost, equal, None, bounds, time_limit)
+        for candidate in () if y is None else (y, _cleaned(equal, y)):
+            nu, lam = scaling.rows_a * candidate[: qp.neq], scaling.rows_g * candidate[qp.neq :]
+            lam = np.maximum(lam, 0.0)
+            if is_farkas(qp, nu, lam):
+                return nu, lam
     return None
 
 

@@ -75,6 +75,7 @@ KEPT_OTHERS: list[tuple[str, str, int]] = [
     ("piqp/direct", "bounds", 610000314),
     ("active-set/direct", "contradictory", 820001585),
     ("active-set/direct", "contradictory", 840000536),
+    ("active-set/direct", "singular", 880001153),
     ("clarabel/direct", "faint", 650000204),
     ("proxqp/direct", "scalar", 850000019),
     ("quadprog/direct", "sparse", 850000000),

@@ -917,6 +917,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             # not finite fails them.
             ratio = _balance(Q, x, C[c], order[i], k, multipliers, linear, grad, t)
             steep, good, primal = _largest(grad), ratio <= RESIDUAL, 0.0
+            # Along flat directions Px vanishes, and rounding of its terms stays.
+            noise = FINE * _span(t, metric) if singular else 0.0
             for a in range(neq):
                 off = abs(right[a] - _dot(C[c, a], x))
                 allowed = (RESIDUAL * length + EPS * force) * spans[a]
@@ -946,7 +948,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 tolerance = active_tol if active_tol > 0.0 else WEAK
                 # A solution at the origin is noise of the size of the forces.
                 blurred = near + width * (tolerance * length + FINE * force)
-                light, part = error * width + tolerance * force, width
+                light, part = error * width + tolerance * force + noise, width
                 if active[i, j] and light < lam * width <= light / SUSPECT:
                     part = _own_part(Ti, order[i], k, row)
                 weak[i, j] = (active[i, j] or abs(left) <= blurred) and lam * part <= light

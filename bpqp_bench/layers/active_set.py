@@ -42,6 +42,7 @@ _LARGEST_ERROR = 1e-8
 _CONSISTENT = 1e-11
 _SENSITIVE = 1e4  # times the error of the forces: the largest multiplier that is doubted
 _MOST_DOUBTFUL = 16
+_CHEAP = 1e7  # multiplications of a sparse factorization up to which they are
 _BLURRED = 1e-7  # rounding of Pz over the forces at which a point says nothing
 
 
@@ -263,6 +264,8 @@ def uncertain_rows(
     """
     light, found = decided.tolerance[1], np.zeros(len(guess), dtype=bool)
     doubtful = guess & ~decided.weak & (force <= _SENSITIVE * light)
+    if factor.work > _CHEAP:
+        return found
     count = len(factor.weights) - int(guess.sum())
     for row in np.flatnonzero(doubtful)[np.argsort(force[doubtful])][:_MOST_DOUBTFUL]:
         unit = np.zeros(len(factor.weights))

@@ -177,7 +177,7 @@ def _control(data: Data, long: bool) -> PortfolioConfig:
         data=data,
         methods=(TWO_STAGE, "bpqp"),
         assets=20,
-        seeds=5 if long else 3,
+        seeds=5,
         learning=LearningSettings(layers=0, lr=0.02, epochs=8 if long else 5),
         train_days=days,
         valid_days=days,

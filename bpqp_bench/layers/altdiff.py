@@ -14,7 +14,11 @@ from torch import Tensor
 from bpqp_bench.errors import InstanceError, MethodError
 from bpqp_bench.layers.altdiff_core import Settings, factorize, iterate, jacobian, vjp
 from bpqp_bench.layers.autograd import OneProblemLayer
-from bpqp_bench.layers.certificates import farkas_vector, recession_direction
+from bpqp_bench.layers.certificates import (
+    farkas_vector,
+    recession_direction,
+    worth_a_proof,
+)
 from bpqp_bench.layers.dense_data import read_dense
 from bpqp_bench.layers.equilibrate import equilibrate
 from bpqp_bench.layers.problem import (
@@ -25,14 +29,11 @@ from bpqp_bench.layers.problem import (
     no_clock,
     relative_residual,
     residuals,
-    violations,
 )
 from bpqp_bench.layers.solver_pass import BPQPWarning, Outcome
 from bpqp_bench.layers.torch_data import NAMES, Batch, check_data
 from bpqp_bench.problem.instance import Array
 
-_HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
-_FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise
 _SLACK = 100.0  # residual over the threshold at which a point is still called solved
 
 
@@ -76,8 +77,7 @@ class _AltDiffPass:
         if check:
             found = QPSolution(run.z, run.nu, run.lam, np.zeros(0), status, None, primal, dual)
             error = max(error, componentwise_residual(qp, found))
-            off = float(violations(qp, run.z, blurred=False).max(initial=0.0))
-            if off > _HIDDEN or dual > _FAINT * float(np.abs(qp.q).max()):
+            if worth_a_proof(qp, run.z, dual):
                 _refuse(qp)  # a gap between the rows, or a slope, that the threshold hides
         lam = self._widened(run.lam)
         if status == "solved" and error > _SLACK * settings.tolerance:

@@ -14,14 +14,22 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 
 from bpqp_bench.layers.equilibrate import equilibrate
-from bpqp_bench.layers.problem import ConvexQP
+from bpqp_bench.layers.problem import ConvexQP, violations
 from bpqp_bench.problem.instance import Array, Matrix
 
 _ZERO = 1e-13  # of a sum that has to vanish, relative to its terms
 _NEGATIVE = 1e-10  # of a sum that has to be negative
 _SUPPORT = 1e-9
+_HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
+_FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise
 # A linear program's tolerances are absolute: a narrow contradiction is seen when made larger.
 _MAGNIFIED = 1e6
+
+
+def worth_a_proof(qp: ConvexQP, z: Array, dual: float) -> bool:
+    """Whether a violation or a slope, the dual residual, may hide that there is no solution."""
+    off = float(violations(qp, z, blurred=False).max(initial=0.0))
+    return off > _HIDDEN or dual > _FAINT * float(np.abs(qp.q).max(initial=0.0))
 
 
 def farkas_vector(qp: ConvexQP, time_limit: float = 0.0) -> tuple[Array, Array] | None:

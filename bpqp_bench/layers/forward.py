@@ -24,7 +24,11 @@ from bpqp_bench.layers.active_set import (
     active_rows,
     polish_qp,
 )
-from bpqp_bench.layers.certificates import farkas_vector, recession_direction
+from bpqp_bench.layers.certificates import (
+    farkas_vector,
+    recession_direction,
+    worth_a_proof,
+)
 from bpqp_bench.layers.cones import polish_cones
 from bpqp_bench.layers.conic_certificates import conic_verdict
 from bpqp_bench.layers.equilibrate import Scaling, equilibrate
@@ -39,7 +43,6 @@ from bpqp_bench.layers.problem import (
     no_clock,
     no_solution,
     relative_residual,
-    violations,
 )
 from bpqp_bench.layers.qp_solvers import CONE_SOLVERS, DENSE_ONLY, solve_qp
 from bpqp_bench.layers.settings import Settings
@@ -50,8 +53,6 @@ Indices = NDArray[np.intp]
 FALLBACK = ("proxqp", "piqp", "clarabel", "osqp", "highs")
 _RETRY = 1e-10  # tolerance of the second attempt where polishing failed
 _RIGHT = 1e-8  # relative residual of a point that is taken although polishing failed
-_HIDDEN = 1e-12  # violation, relative to its own terms, at which a proof is looked for
-_FAINT = 1e-9  # gradient of the Lagrangian, relative to q, likewise
 _RIGHT_EACH = 1e-6  # residual of each condition, relative to its own terms, of such a point
 _LOST = 1e-2  # and for all of them together: multipliers that cancel have large terms of their own
 _CLOSE = 1e-5  # and of one that comes with a warning
@@ -200,9 +201,7 @@ class _Search:
 
         That is a violated row beside the length of −P⁻¹q, or a slope beside Pz.
         """
-        off = violations(self.qp, done.solution.z, blurred=False)
-        slope = done.solution.dual > _FAINT * float(np.abs(self.qp.q).max(initial=0.0))
-        return slope or float(off.max(initial=0.0)) > _HIDDEN
+        return worth_a_proof(self.qp, done.solution.z, done.solution.dual)
 
     def _left(self) -> float:
         """Seconds that are left, 0 where there is no limit."""

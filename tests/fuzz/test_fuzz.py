@@ -60,6 +60,9 @@ KEPT: list[tuple[str, int]] = [
     ("unbounded", 710000084),
     ("lp", 800001914),
     ("units", 800001994),
+    ("contradictory", 820001585),
+    ("contradictory", 840000536),
+    ("singular", 880001153),
 ]
 
 #: And with other solvers.
@@ -73,9 +76,6 @@ KEPT_OTHERS: list[tuple[str, str, int]] = [
     ("osqp/osqp", "redundant", 600000097),
     ("osqp/osqp", "near", 600000193),
     ("piqp/direct", "bounds", 610000314),
-    ("active-set/direct", "contradictory", 820001585),
-    ("active-set/direct", "contradictory", 840000536),
-    ("active-set/direct", "singular", 880001153),
     ("clarabel/direct", "faint", 650000204),
     ("proxqp/direct", "scalar", 850000019),
     ("quadprog/direct", "sparse", 850000000),

@@ -265,9 +265,13 @@ def _by_active_set(
 
 
 def _by_kernel(data: DenseData, settings: Settings, start: Tensor | None) -> Point:
-    P, q, A, b, G, h = data.parts
-    if q.is_cpu:
-        return cpu.solve(P, q, A, b, G, h, start, settings.active_tol)
+    if not data.parts[1].is_cpu:
+        return _by_torch(data, settings, start)
+    return cpu.solve(*data.parts, start, settings.active_tol)
+
+
+def _by_torch(data: DenseData, settings: Settings, start: Tensor | None) -> Point:
+    P, _, A, _, G, _ = data.parts
     q, b, h = data.vectors()
     return batched.solve(P, q, A, b, G, h, start, settings.active_tol)
 

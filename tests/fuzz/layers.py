@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from bpqp_bench.errors import InstanceError
 from bpqp_bench.layers import BPQP, AltDiff, ConvexProgram, ExactKKT
+from bpqp_bench.layers import bpqp as bpqp_module
 from bpqp_bench.layers.convex_program import quadratic_solver
 from bpqp_bench.layers.problem import ConvexQP
 
@@ -42,6 +44,14 @@ class _Program(torch.nn.Module):
         return z
 
 
+class _OnTorch(BPQP):
+    """`BPQP` by the kernel of other devices, in torch, on tensors of the CPU."""
+
+    def forward(self, *given: Any, **options: Any) -> Tensor:
+        with mock.patch.object(bpqp_module, "_by_kernel", bpqp_module._by_torch):
+            return super().forward(*given, **options)
+
+
 #: Layers that take one problem a call, without bounds of their own.
 PLAIN: dict[str, Callable[[], torch.nn.Module]] = {
     "exact-kkt": ExactKKT,
@@ -50,9 +60,15 @@ PLAIN: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
+#: The default layer by its kernel in torch.
+ON_TORCH = "active-set/direct on torch"
+
+
 def make_layer(name: str, **options: Any) -> torch.nn.Module:
     """Make a layer by its name."""
     if name in PLAIN:
         return PLAIN[name]()
+    if name == ON_TORCH:
+        return _OnTorch(**options)
     forward, backward = name.split("/")
     return BPQP(forward, backward, **options)

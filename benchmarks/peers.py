@@ -33,6 +33,7 @@ from bpqp_bench.reference.accuracy import ZERO_GRADIENT
 Layer = Callable[..., Tensor]
 #: Both passes for data and an upstream gradient: seconds, and the gradient with respect to q.
 Timed = Callable[[list[Tensor], Tensor], tuple[float, Tensor]]
+Clock = Callable[[], float]
 _WRONG = 1e-6  # 1 − cos of a gradient that is left out
 
 
@@ -82,7 +83,7 @@ def cvxpylayer(solver: str, n: int, neq: int, nineq: int) -> Layer:
     return call
 
 
-def qpax() -> Timed:
+def qpax(clock: Clock = time.process_time) -> Timed:
     """Compile once a shape; data are JAX arrays, made outside the clock."""
     import jax  # noqa: PLC0415
 
@@ -96,12 +97,13 @@ def qpax() -> Timed:
     backward = jax.jit(lambda pull_back, v: pull_back(v))
 
     def both(given: list[Tensor], v: Tensor) -> tuple[float, Tensor]:
-        arrays: list[Any] = [jax.numpy.asarray(part.numpy()) for part in (*given, v)]
-        begin = time.process_time()
+        arrays: list[Any] = [jax.numpy.asarray(part.cpu().numpy()) for part in (*given, v)]
+        jax.block_until_ready(arrays)
+        begin = clock()
         z, pull_back = forward(*arrays[:-1])
         found = backward(pull_back, arrays[-1])
         jax.block_until_ready((z, found))
-        return time.process_time() - begin, torch.tensor(np.asarray(found[1]))
+        return clock() - begin, torch.tensor(np.asarray(found[1]))
 
     return both
 
@@ -117,14 +119,43 @@ def data(instances: list[Instance]) -> list[Tensor]:
     return [torch.from_numpy(part if count > 1 else part[0]) for part in parts]
 
 
-def passes(layer: Layer, given: list[Tensor], v: Tensor) -> tuple[float, Tensor]:
+def passes(
+    layer: Layer, given: list[Tensor], v: Tensor, clock: Clock = time.process_time
+) -> tuple[float, Tensor]:
     leaves = [part.detach().clone().requires_grad_() for part in given]
-    begin = time.process_time()
+    begin = clock()
     z = layer(*leaves)
     torch.autograd.backward(z, v)
-    took = time.process_time() - begin
+    took = clock() - begin
     assert leaves[1].grad is not None
     return took, leaves[1].grad
+
+
+def references(instances: list[Instance], v: Tensor) -> Tensor:
+    """Return certified gradients with respect to q, which judge every layer, BPQP too."""
+    found = [
+        compute_reference(instance, row.numpy(), ("q",)).gradients["q"]
+        for instance, row in zip(instances, v, strict=True)
+    ]
+    return torch.from_numpy(np.stack(found))
+
+
+def leave_out_wrong(
+    layers: dict[str, Timed], given: list[Tensor], v: Tensor, exact: Tensor
+) -> list[str]:
+    """Take out of ``layers`` those whose gradients are wrong, and say why."""
+    left_out: list[str] = []
+    for name, layer in list(layers.items()):
+        try:
+            found = layer(given, v)[1].cpu()
+            cosine = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
+            worst = float((1.0 - cosine)[exact.norm(dim=-1) >= ZERO_GRADIENT].max())
+            if not worst <= _WRONG:  # a gradient of zero has no direction
+                raise ValueError(f"1 − cos = {worst:.0e}")
+        except Exception as error:
+            del layers[name]
+            left_out.append(f"{name} ({str(error)[:60]})")
+    return left_out
 
 
 def compare(family: str, size: Size, batch: int, rounds: int, calls: int) -> str:
@@ -140,23 +171,8 @@ def compare(family: str, size: Size, batch: int, rounds: int, calls: int) -> str
     for solver in ("DIFFCP", "MOREAU"):
         if n <= 100:
             layers[f"cvxpylayers {solver}"] = partial(passes, cvxpylayer(solver, n, neq, nineq))
-    # The certified reference judges every layer, BPQP too.
-    found_by = [
-        compute_reference(instance, row.numpy(), ("q",)).gradients["q"]
-        for instance, row in zip(instances, v.reshape(batch, n), strict=True)
-    ]
-    exact = torch.from_numpy(np.stack(found_by)).reshape(v.shape)
-    left_out: list[str] = []
-    for name, layer in list(layers.items()):
-        try:
-            found = layer(given, v)[1]
-            cosine = torch.nn.functional.cosine_similarity(found, exact, dim=-1)
-            worst = float((1.0 - cosine)[exact.norm(dim=-1) >= ZERO_GRADIENT].max())
-            if not worst <= _WRONG:  # a gradient of zero has no direction
-                raise ValueError(f"1 − cos = {worst:.0e}")
-        except Exception as error:
-            del layers[name]
-            left_out.append(f"{name} ({str(error)[:60]})")
+    exact = references(instances, v.reshape(batch, n)).reshape(v.shape)
+    left_out = leave_out_wrong(layers, given, v, exact)
     times: dict[str, list[float]] = {name: [] for name in layers}
     for _ in range(rounds):
         for name, layer in layers.items():

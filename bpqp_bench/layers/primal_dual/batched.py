@@ -38,6 +38,13 @@ def _times(M: Tensor, x: Tensor) -> Tensor:
     return torch.matmul(M, x.unsqueeze(-1)).squeeze(-1)
 
 
+def _plus(c: Tensor, M: Tensor, x: Tensor) -> Tensor:
+    """c + Mx for vectors c (batch, m) or (m,) and x (batch, n), and M as in `_times`."""
+    if M.ndim == 2:
+        return torch.addmm(c, x, M.mT)
+    return torch.baddbmm(c.unsqueeze(-1), M, x.unsqueeze(-1)).squeeze(-1)
+
+
 def _times_transposed(M: Tensor, y: Tensor) -> Tensor:
     if M.ndim == 2:
         return torch.matmul(y, M)
@@ -216,17 +223,18 @@ def solve(
     P = (P + P.mT) * 0.5
     dual = _dual(P, q, A, b, G, h)
     neq = b.shape[-1]
-    active = dual.s0 < 0.0 if start is None else start.clone()
-    factor, settled, steps = _settle(dual, active, dual.widths[..., neq:])
+    active = dual.s0 < 0.0 if start is None else start
+    active, factor, settled, steps = _settle(dual, active, dual.widths[..., neq:])
     point, wrong = _refined(P, q, b, h, dual, active, factor, settled, steps, active_tol)
     # Signs that refinement corrected, mostly none.
     for _ in range(MOST_REFINEMENTS):
-        again = (wrong.any(-1) & settled).nonzero().squeeze(-1)
-        if not len(again):
+        wrong &= settled.unsqueeze(-1)
+        if not wrong.any():
             break
         steps += 1
-        active = active ^ (wrong & settled.unsqueeze(-1))
-        _factorize(dual, active, factor, settled, again, dual.widths[..., neq:])
+        active = active ^ wrong
+        factor, good = _factorize(dual, active)
+        settled = settled & good
         point, wrong = _refined(P, q, b, h, dual, active, factor, settled, steps, active_tol)
     return point
 
@@ -285,78 +293,59 @@ def _near_singular(factor: Tensor, diagonal: Tensor) -> Tensor:
     return singular
 
 
-def _settle(dual: _Dual, active: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Change ``active`` in place until no row has the wrong sign; factors, who got there, steps."""
+def _settle(dual: _Dual, active: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Change sets until no row has the wrong sign; sets, factors, who got there, and steps.
+
+    Every step takes all instances along: on a GPU, picking those that are left costs more than
+    their arithmetic.
+    """
     count, nineq = active.shape
-    factor = dual.S.new_zeros(count, nineq, nineq)
-    settled = dual.sound.clone()
-    rough_s = widths * (ROUGH * dual.force).unsqueeze(-1)
-    todo = torch.arange(count, device=active.device)
-    widths = widths.expand(count, nineq)
-    fewest = torch.full_like(todo, nineq + 1)
-    patience = torch.full_like(todo, PATIENCE)
-    step = 1 if nineq else 0
-    while nineq and len(todo):
-        F = _factorize(dual, active, factor, settled, todo, widths)
-        everyone = len(todo) == count
-        now = active if everyone else active[todo]
-        s0 = dual.s0 if everyone else dual.s0[todo]
-        S = dual.S if dual.S.ndim == 2 or everyone else dual.S[todo]
-        rough = rough_s if everyone else rough_s[todo]
-        width = widths if everyone else widths[todo]
-        y = torch.cholesky_solve((-s0 * now).unsqueeze(-1), F).squeeze(-1)
-        slack = s0 + _times(S, y)
-        wrong = torch.where(now, y * width * width < -rough, slack < -rough)
-        left = (wrong.any(-1) & (settled if everyone else settled[todo])).nonzero().squeeze(-1)
-        if not len(left):
-            break
-        todo, wrong = todo[left], wrong[left]
-        if step == MOST_STEPS:
-            settled[todo] = False
-            break
-        if step >= PLAIN_STEPS:
-            _choose_one(wrong, todo, fewest, patience)
-        active[todo] ^= wrong
+    settled = dual.sound
+    if not nineq:
+        return active, dual.S.new_zeros(count, 0, 0), settled, 0
+    rough, squares, right = widths * (-ROUGH * dual.force).unsqueeze(-1), widths * widths, -dual.s0
+    fewest = torch.full((count,), nineq + 1, device=active.device)
+    patience = torch.full_like(fewest, PATIENCE)
+    step = 0
+    while True:
         step += 1
-    return factor, settled, step
+        factor, good = _factorize(dual, active)
+        settled = settled & good
+        y = torch.cholesky_solve(torch.where(active, right, 0.0).unsqueeze(-1), factor).squeeze(-1)
+        slack = _plus(dual.s0, dual.S, y)
+        wrong = torch.where(active, y * squares, slack) < rough
+        wrong &= settled.unsqueeze(-1)
+        if not wrong.any():
+            return active, factor, settled, step
+        if step == MOST_STEPS:
+            return active, factor, settled & ~wrong.any(-1), step
+        if step >= PLAIN_STEPS:
+            patience = _choose_one(wrong, fewest, patience)
+        active = active ^ wrong
 
 
-def _choose_one(wrong: Tensor, todo: Tensor, fewest: Tensor, patience: Tensor) -> None:
+def _choose_one(wrong: Tensor, fewest: Tensor, patience: Tensor) -> Tensor:
     """Leave in ``wrong`` only the last row where the number of wrong rows does not fall.
 
-    Block pivoting (Júdice and Pires, Comput. Oper. Res. 21 (1994)), which always ends.
+    Block pivoting (Júdice and Pires, Comput. Oper. Res. 21 (1994)), which always ends. Updates
+    ``fewest`` and returns how much patience is left.
     """
     number = wrong.sum(-1)
-    better = number < fewest[todo]
-    fewest[todo] = torch.minimum(number, fewest[todo])
-    patience[todo] = torch.where(better, PATIENCE, patience[todo] - 1)
-    alone = patience[todo] < 0
+    patience = torch.where(number < fewest, PATIENCE, patience - 1)
+    torch.minimum(number, fewest, out=fewest)
     places = torch.arange(1, wrong.shape[-1] + 1, device=wrong.device)
     last = (wrong * places).amax(-1, keepdim=True)
-    wrong &= ~alone.unsqueeze(-1) | (places == last)
+    wrong &= (patience >= 0).unsqueeze(-1) | (places == last)
+    return patience
 
 
-def _factorize(
-    dual: _Dual, active: Tensor, factor: Tensor, settled: Tensor, which: Tensor, widths: Tensor
-) -> Tensor:
-    """Cholesky factors of S on the binding rows of some instances, put into ``factor``."""
-    everyone = len(which) == len(active)
-    on = (active if everyone else active[which]).to(dual.S.dtype)
-    S = dual.S if dual.S.ndim == 2 or everyone else dual.S[which]
-    K = S * on.unsqueeze(-1) * on.unsqueeze(-2)
-    K.diagonal(dim1=-2, dim2=-1).add_(1.0 - on)
-    F: Tensor
-    F, failed = torch.linalg.cholesky_ex(K)
-    wide = widths.expand_as(active)
-    wide = wide if everyone else wide[which]
-    good = (failed == 0) & _safe(F, torch.where(on > 0.0, wide * wide, 1.0))
-    if everyone:
-        factor.copy_(F)
-        settled &= good
-    else:
-        factor[which] = F
-        settled[which] &= good
-    return F
+def _factorize(dual: _Dual, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factors of S on the binding rows, and which there are."""
+    both = active.unsqueeze(-1) & active.unsqueeze(-2)
+    eye = torch.eye(active.shape[-1], dtype=dual.S.dtype, device=active.device)
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(torch.where(both, dual.S, eye))
+    return factor, failed == 0
 
 
 def _refined(

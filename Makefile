@@ -32,6 +32,8 @@ help:
 # Compiled once here; otherwise every process that comes first would do it, at the same time, and
 # within the limit on a worker's start.
 .venv/.kernels: .venv/.ready $(wildcard bpqp_bench/layers/primal_dual/*.py)
+	# Numba sees that a file has changed, but not one that it imports from.
+	rm -f bpqp_bench/layers/primal_dual/__pycache__/*.nb[ic]
 	OMP_NUM_THREADS=1 $(BIN)/python -c 'from bpqp_bench import Registry; Registry().method("bpqp").cls.load()'
 	touch $@
 

@@ -402,23 +402,33 @@ def _batch(batch: Batch, pair: str, rng: np.random.Generator) -> Finding:
             sums = sums and finding.outcome == "right"
         findings.append(Finding(finding.outcome, f"instance {i}: {finding.why}"))
     if sums and batch.shared and count > len(refused):
-        findings.append(_shared(batch, found["P"], refused, v))
+        findings.append(_shared(batch, found, refused, v))
     findings.append(_raised(given, pair, refused))
     return worst(findings)
 
 
-def _shared(batch: Batch, part: Array | None, refused: Sequence[int], v: Array) -> Finding:
-    """Judge the gradient of the P of all: the sum over those that were solved."""
-    assert part is not None
-    total = np.zeros_like(part)
-    for i, problem in enumerate(batch.problems):
-        if i not in refused:
-            at = truth.optimum(problem)
-            if at is None:
-                return Finding("undecided", "gradient of P")
-            total += truth.gradient(problem, at, v[i])[0]["P"]
-    error = np.abs(part - total).max() / (np.abs(total).max() + _ADJOINT)
-    return Finding("right" if error <= _GRADIENT else "wrong silently", f"sum of P: {error:.1e}")
+def _shared(
+    batch: Batch, found: dict[str, Array | None], refused: Sequence[int], v: Array
+) -> Finding:
+    """Judge the gradients of what all share: the sums over those that were solved."""
+    solved = [i for i in range(len(batch.problems)) if i not in refused]
+    points = [truth.optimum(batch.problems[i]) for i in solved]
+    if any(at is None for at in points):
+        return Finding("undecided", "gradients of what is shared")
+    each = [
+        truth.gradient(batch.problems[i], at, v[i])[0]
+        for i, at in zip(solved, points, strict=True)
+        if at is not None
+    ]
+    worst_error = 0.0
+    for name in sorted(batch.shared):
+        total, part = sum(gradients[name] for gradients in each), found[name]
+        if part is None or part.size == 0:
+            continue
+        error = np.abs(part - total).max() / (np.abs(total).max() + _ADJOINT)
+        worst_error = max(worst_error, float(error))
+    outcome = "right" if worst_error <= _GRADIENT else "wrong silently"
+    return Finding(outcome, f"sums over the batch: {worst_error:.1e}")
 
 
 def _raised(given: dict[str, torch.Tensor], pair: str, refused: Sequence[int]) -> Finding:

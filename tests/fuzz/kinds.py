@@ -490,22 +490,47 @@ def batch(rng: Rng) -> Batch:
         problems.append(
             _with_rows(base, np.array([row, -row]), row @ base.z * np.array([1.0, -1.0]) + 1.0)
         )
+    return Batch(_with_a_bad_one(rng, problems, convex=bool(shared)), shared)
+
+
+def together(rng: Rng) -> Batch:
+    """Problems that share P, A and G, as in a network whose constraints never change."""
+    n = int(rng.integers(1, 13))
+    count = int(rng.integers(2, 6) if rng.random() < 0.9 else rng.integers(33, 40))
+    base = planted(rng, n=n, neq=int(rng.integers(0, n)), inactive=int(rng.integers(0, n + 3)))
+    P, A, row, (neq, m) = base.P, base.A, rng.standard_normal(n), (len(base.b), len(base.h))
+    G = np.vstack([base.G, row, -row])
+    problems = []
+    for _ in range(count):
+        z, nu = rng.standard_normal(n), rng.standard_normal(neq)
+        lam, slack = rng.uniform(0.5, 2.0, (2, m + 2))
+        binds = np.append(rng.permutation(m) < rng.integers(0, min(n - neq, m) + 1), [False] * 2)
+        lam, slack = np.where(binds, lam, 0.0), np.where(binds, 0.0, slack)
+        q = -(P @ z + A.T @ nu + G.T @ lam)
+        problems.append(Problem(P, q, A, A @ z, G, G @ z + slack, "solution", z=z, active=binds))
+    return Batch(_with_a_bad_one(rng, problems, convex=True), frozenset("PAG"))
+
+
+def _with_a_bad_one(rng: Rng, problems: list[Problem], convex: bool) -> tuple[Problem, ...]:
+    """Mostly take its solution from one problem; the last two rows of all are opposite."""
     how = str(rng.choice(["none", "infeasible", "infinite", "not finite", "not convex"]))
-    which = int(rng.integers(count))
+    which = int(rng.integers(len(problems)))
     problem = problems[which]
     bad: dict[str, Array] = {}
     if how == "infeasible":
-        bad["h"] = np.concatenate([problem.h[:-2], problem.h[-2:] - 2.0])
+        # The two sides add up to the distance between the two planes.
+        apart = problem.h[-2:] - 0.5 * problem.h[-2:].sum() - 1.0
+        bad["h"] = np.concatenate([problem.h[:-2], apart])
     elif how == "infinite":
         bad["h"] = np.concatenate([problem.h[:-1], [-np.inf]])
     elif how == "not finite":
-        bad["q"] = np.where(np.arange(n) == 0, np.nan, problem.q)
-    elif how == "not convex" and not shared:
-        bad["P"] = problem.P - 2.0 * np.linalg.norm(problem.P, 2) * np.eye(n)
+        bad["q"] = np.where(np.arange(problem.n) == 0, np.nan, problem.q)
+    elif how == "not convex" and not convex:
+        bad["P"] = problem.P - 2.0 * np.linalg.norm(problem.P, 2) * np.eye(problem.n)
     if bad:
         verdict = "infeasible" if "h" in bad else how
         problems[which] = replace(problem, **bad, verdict=verdict, z=None, active=None)
-    return Batch(tuple(problems), shared)
+    return tuple(problems)
 
 
 def integers(rng: Rng) -> Problem:
@@ -550,5 +575,6 @@ _ALL: tuple[Callable[[Rng], Problem | Batch], ...] = (
     negated,
     sparse,
     batch,
+    together,
 )
 KINDS: dict[str, Callable[[Rng], Problem | Batch]] = {made.__name__: made for made in _ALL}

@@ -388,6 +388,51 @@ def test_both_kernels_agree(family, size):
     assert not other.left
 
 
+@pytest.mark.parametrize("size", [(10, 5), (60, 35), (100, 20)])
+def test_instances_that_share_their_matrices_are_solved_as_those_that_do_not(family, size):
+    """Two blocks and a part of one, with binding rows of their own each."""
+    n, count = size[0], 70
+    _, (P, q, A, b, G, h) = stacked(family, "qp-active", size, [0])
+    rng = np.random.default_rng(0)
+    q, b, h = (
+        part + noise * part.abs().mean() * torch.tensor(rng.standard_normal((count, part.shape[1])))
+        for part, noise in ((q, 3.0), (b, 0.1), (h, 0.1))
+    )
+    together = [P[0], q, A[0], b, G[0], h]
+    apart = [
+        part if k % 2 else part.expand(count, *part.shape).contiguous()
+        for k, part in enumerate(together)
+    ]
+    one, other = cpu.solve(*together), cpu.solve(*apart)
+    assert len({tuple(row) for row in one.found.active.tolist()}) > 5
+    torch.testing.assert_close(one.found.z, other.found.z, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(one.found.duals, other.found.duals, rtol=1e-9, atol=1e-9)
+    assert torch.equal(one.found.active, other.found.active)
+    assert torch.equal(one.found.weak, other.found.weak)
+    assert one.left == other.left == []
+    v = torch.tensor(rng.standard_normal((count, n)))
+    first, second = (point.pullback(v, (True,) * 6, flat=False) for point in (one, other))
+    for mine, theirs in zip(first[0], second[0], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+    assert float(first[1][-count:].max()) < 1e-12  # residuals
+
+
+def test_one_bad_instance_of_a_batch_that_shares_its_matrices_costs_no_other(family):
+    _, (P, q, A, b, G, h) = stacked(family, "qp-active", (20, 8), [0])
+    q, h = q.repeat(40, 1), h.repeat(40, 1)
+    G[0, 1] = -G[0, 0]
+    h[:, 1] = 5.0 - h[:, 0]
+    h[33, 1] = -1.0 - h[33, 0]  # contradicts its first row
+    layer = BPQP(on_failure="nan")
+    z = layer(P[0], q.requires_grad_(), A[0], b[0], G[0], h)
+    assert z.isnan().all(-1).nonzero().flatten().tolist() == [33]
+    alone = BPQP()(P[0], q[0], A[0], b[0], G[0], h[0])
+    np.testing.assert_allclose(z[34].detach(), alone.detach(), rtol=1e-11, atol=1e-11)
+    z.nansum().backward()
+    assert (q.grad[33] == 0.0).all()
+    assert torch.equal(q.grad[0], q.grad[39])
+
+
 # Of the kernels on the CPU, the proximal method takes most of these problems to fewer rows.
 @pytest.mark.parametrize(("kernel", "least"), [(cpu, 50), (batched, 150)])
 def test_more_binding_rows_than_variables_are_left(kernel, least):

@@ -162,11 +162,12 @@ def test_loading_leaves_no_kernel_to_the_clock():
     """In a process of its own, as a worker is."""
     code = (
         "from bpqp_bench import Registry\n"
-        "from bpqp_bench.layers.primal_dual import compiled\n"
+        "from bpqp_bench.layers.primal_dual import compiled, factors, proximal, together\n"
         "Registry().method('bpqp').cls.load()\n"
-        "names = ['prepare', 'prepare_and_solve', 'factorize_objective',"
-        " 'factorize_rows', 'solve', 'approach', 'firm_objective', 'pullback']\n"
-        "print([name for name in names if not getattr(compiled, name).signatures])\n"
+        "called = [compiled.prepare_and_solve, compiled.solve, compiled.pullback, factors.prepare,"
+        " factors.factorize_objective, factors.factorize_rows, factors.firm_objective,"
+        " proximal.approach, together.solve]\n"
+        "print([kernel.__name__ for kernel in called if not kernel.signatures])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -22,6 +22,8 @@ small ρ; a point at which the objective is flat along a free direction is left 
 The backward QP (Pan et al., NeurIPS 2024, Theorem 1) is one more solve with L and the factor of
 WᵀW on the binding rows.
 
-Modules: `compiled` (kernels on the CPU, by Numba; `cpu` calls them, `blas` has what they take from
-LAPACK), `batched` (a batch in torch, on other devices), `rules` (the tolerances of both).
+Kernels on the CPU, by Numba: `cpu` calls them; `factors` has the factorizations, `compiled` both
+passes of one instance after the other, `together` those of instances that share P, A and G,
+`proximal` what singular data need, `pieces` the steps of all, `memory` and `blas` what they compute
+with. On other devices `batched` does the same in torch. `rules` has the tolerances of both.
 """

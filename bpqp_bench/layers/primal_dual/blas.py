@@ -19,22 +19,23 @@ from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
 #: Numba may reorder sums, to use vector instructions; NaN and infinity stay what they are.
-FAST = {"reassoc", "contract"}
+_FAST = {"reassoc", "contract"}
 #: Matrices up to this order take plain loops.
 TINY = 32
 
-_compiled = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+# Numba's decorators are untyped, and its functions know their types by themselves.
+kernel = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 
 
 @cache
-def addresses() -> tuple[int, int, int]:
-    """Addresses of dpotrf, dtrsm and dsyrk."""
+def addresses() -> tuple[int, int, int, int]:
+    """Addresses of dpotrf, dtrsm, dsyrk and dgemm."""
     lapack, blas = "scipy.linalg.cython_lapack", "scipy.linalg.cython_blas"
-    potrf, trsm, syrk = (
+    potrf, trsm, syrk, gemm = (
         int(get_cython_function_address(*where))
-        for where in ((lapack, "dpotrf"), (blas, "dtrsm"), (blas, "dsyrk"))
+        for where in ((lapack, "dpotrf"), (blas, "dtrsm"), (blas, "dsyrk"), (blas, "dgemm"))
     )
-    return potrf, trsm, syrk
+    return potrf, trsm, syrk, gemm
 
 
 @intrinsic
@@ -72,47 +73,47 @@ _call: Any = _fortran
 _pointer: Any = _at
 
 
-@_compiled
+@kernel
 def doubles(address: int, shape: Any) -> Any:
     """View memory as an array of float64."""
     return carray(_pointer(address), shape, dtype=np.float64)
 
 
-@_compiled
+@kernel
 def integers(address: int, shape: Any) -> Any:
     """View memory as an array of int64."""
     return carray(_pointer(address), shape, dtype=np.int64)
 
 
-@_compiled
+@kernel
 def masks(address: int, shape: Any) -> Any:
     """View memory as an array of bool."""
     return carray(_pointer(address), shape, dtype=np.bool_)
 
 
-@_compiled
+@kernel
 def address_of(array: Any) -> Any:
     """Address of an array; signed, since Numba makes a float of signed and unsigned."""
     return np.int64(array.ctypes.data)
 
 
-@_compiled
+@kernel
 def _entry(M: Any, row: int, column: int) -> Any:
     """Address of an entry of a matrix."""
     return address_of(M) + 8 * (row * M.shape[1] + column)
 
 
-@_compiled
+@kernel
 def workspace(functions: Any) -> Any:
     """Room for the arguments that Fortran takes by reference; the caller keeps it alive."""
     letters = np.array([76, 85, 84, 78], dtype=np.uint8)  # L, U, T, N
-    return functions, np.empty(5, dtype=np.int32), letters, np.array([1.0, -1.0, 0.0])
+    return functions, np.empty(6, dtype=np.int32), letters, np.array([1.0, -1.0, 0.0])
 
 
 # Matrices are row-major here and column-major there: our lower triangle is LAPACK's upper one.
 
 
-@_compiled
+@kernel
 def cholesky(work: Any, M: Any, o: int, n: int) -> bool:
     """Factorize the lower triangle of M[o : o + n, o : o + n]; False if not positive definite."""
     if n <= TINY:
@@ -135,7 +136,7 @@ def cholesky(work: Any, M: Any, o: int, n: int) -> bool:
     return bool(ints[2] == 0)
 
 
-@_compiled
+@kernel
 def solve_lower(work: Any, L: Any, n: int, X: Any, row: int, rows: int) -> None:
     """Replace every row x of X[row : row + rows, :n] by L⁻¹x, L the top left block of order n."""
     if n <= TINY and rows <= TINY:
@@ -159,7 +160,44 @@ def solve_lower(work: Any, L: Any, n: int, X: Any, row: int, rows: int) -> None:
         )
 
 
-@_compiled
+@kernel
+def solve_rows(work: Any, L: Any, X: Any, transposed: bool) -> None:
+    """Replace every row x of X by L⁻¹x, or by L⁻ᵀx."""
+    functions, ints, letters, numbers = work
+    ints[0], ints[1] = L.shape[0], X.shape[0]
+    i, c, one = address_of(ints), address_of(letters), address_of(numbers)
+    trans = c + 3 if transposed else c + 2
+    _call(
+        functions[1],
+        (c, c + 1, trans, c + 3, i, i + 4, one, address_of(L), i, address_of(X), i),
+    )
+
+
+@kernel
+def multiply(work: Any, X: Any, M: Any, transposed: bool, out: Any, sign: int, add: bool) -> None:
+    """Out ← ±XM, or ±XMᵀ where ``transposed``; added to what is there where ``add``."""
+    functions, ints, letters, numbers = work
+    rows, inner, columns = X.shape[0], X.shape[1], out.shape[1]
+    ints[0], ints[1], ints[2], ints[3] = columns, rows, inner, M.shape[1]
+    i, c, one = address_of(ints), address_of(letters), address_of(numbers)
+    if columns == 0:
+        return
+    if inner == 0:
+        if not add:
+            out[:] = 0.0
+        return
+    trans, alpha = c + 2 if transposed else c + 3, one if sign > 0 else one + 8
+    beta, into = one if add else one + 16, address_of(out)
+    _call(
+        functions[3],
+        (
+            *(trans, c + 3, i, i + 4, i + 8, alpha, address_of(M), i + 12),
+            *(address_of(X), i + 8, beta, into, i),
+        ),
+    )
+
+
+@kernel
 def subtract_gram(
     work: Any, X: Any, row: int, rows: int, n: int, S: Any, o: int, fresh: bool
 ) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpqp_bench.layers.primal_dual import compiled
+from bpqp_bench.layers.primal_dual import compiled, factors, proximal, together
 from bpqp_bench.layers.primal_dual.blas import TINY, addresses, one_thread
+from bpqp_bench.layers.primal_dual.memory import Sizes, results, room
 
 #: Matrices up to this order gain nothing from a second thread in BLAS.
 _SMALL = 256
@@ -71,7 +72,7 @@ class Found:
 
     __slots__ = ("_memory", "_sizes")
 
-    def __init__(self, memory: Tensor, sizes: compiled.Sizes) -> None:
+    def __init__(self, memory: Tensor, sizes: Sizes) -> None:
         self._memory, self._sizes = memory, sizes
 
     def _part(self, begin: int, columns: int) -> Tensor:
@@ -136,12 +137,12 @@ class Point:
     __slots__ = ("_buffer", "_data", "_sizes", "_table", "_threads", "found", "left")
 
     def __init__(
-        self, data: Sequence[Tensor], sizes: compiled.Sizes, start: Tensor | None, threads: int
+        self, data: Sequence[Tensor], sizes: Sizes, start: Tensor | None, threads: int
     ) -> None:
         self._sizes, self._threads = sizes, threads
         self._data = data, start  # the addresses are good for as long as these are there
-        self._buffer = _BUFFERS.take(compiled.room(sizes))
-        memory = torch.empty(compiled.results(sizes), dtype=torch.float64)
+        self._buffer = _BUFFERS.take(room(sizes))
+        memory = torch.empty(results(sizes), dtype=torch.float64)
         self.found, self.left = Found(memory, sizes), list(range(sizes.batch))
         P, q, A, b, G, h = [part.data_ptr() for part in data]
         begin = 0 if start is None else start.data_ptr()
@@ -159,14 +160,19 @@ class Point:
         if sizes.P == own == count:
             left = _share(compiled.prepare_and_solve, (table, active_tol), count, threads)
         else:
-            compiled.prepare(table, 0, max(count, own))
-            _share(compiled.factorize_objective, (table,), sizes.P, threads)
-            _share(compiled.factorize_rows, (table, False), own, threads)
-            left = _share(compiled.solve, (table, active_tol, False), count, threads)
-        if left and _share(compiled.approach, (table,), count, threads):
-            _share(compiled.firm_objective, (table,), sizes.P, threads)
-            _share(compiled.factorize_rows, (table, True), own, threads)
-            left = _share(compiled.solve, (table, active_tol, True), count, threads)
+            factors.prepare(table, 0, max(count, own))
+            _share(factors.factorize_objective, (table,), sizes.P, threads)
+            _share(factors.factorize_rows, (table, False), own, threads)
+            attempt = 0
+            if own == 1 < count:
+                left = _share(together.solve, (table, active_tol), count, threads)
+                attempt = compiled.OTHERS
+            if attempt == 0 or left:
+                left = _share(compiled.solve, (table, active_tol, attempt), count, threads)
+        if left and _share(proximal.approach, (table,), count, threads):
+            _share(factors.firm_objective, (table,), sizes.P, threads)
+            _share(factors.factorize_rows, (table, True), own, threads)
+            left = _share(compiled.solve, (table, active_tol, compiled.AGAIN), count, threads)
         self.left = self.found.left if left else []
 
     def pullback(
@@ -235,7 +241,7 @@ def solve(
     ]
     n, neq, nineq = q.shape[-1], b.shape[-1], h.shape[-1]
     count = max(numbers) if min(numbers) else 0
-    sizes = compiled.Sizes(count, n, neq, nineq, *numbers)
+    sizes = Sizes(count, n, neq, nineq, *numbers)
     m, own = neq + nineq, max(numbers[0], numbers[2], numbers[4])
     work = count * (n * n + m * m) + own * n * n * (n + m)
     threads = min(torch.get_num_threads(), count, 1 + work // _WORTH_A_THREAD) or 1
@@ -245,7 +251,7 @@ def solve(
     return point
 
 
-def _blas(sizes: compiled.Sizes, threads: int) -> AbstractContextManager[None]:
+def _blas(sizes: Sizes, threads: int) -> AbstractContextManager[None]:
     """Hold BLAS to one thread where it is called from several, or for small matrices."""
     n = sizes.n
     none = n <= TINY and sizes.neq + sizes.nineq <= TINY  # plain loops in its place

@@ -51,11 +51,24 @@ def _times_transposed(M: Tensor, y: Tensor) -> Tensor:
     return torch.matmul(y.unsqueeze(-2), M).squeeze(-2)
 
 
-def _balance(P: Tensor, x: Tensor, C: Tensor, y: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
-    """Px + linear + Cᵀy, and its largest entry over the size of its terms, as in `compiled`."""
-    left = _times(P, x) + linear + _times_transposed(C, y)
-    sizes = _times(P.abs(), x.abs()) + linear.abs() + _times_transposed(C.abs(), y.abs())
-    return left, (left.abs() / torch.where(sizes > 0.0, sizes, 1.0)).amax(-1)
+def _balance(
+    P: Tensor, x: Tensor, C: Tensor, y: Tensor, linear: Tensor, limit: float
+) -> tuple[Tensor, Tensor]:
+    """Px + linear + Cᵀy, and its largest entry over the size of its terms, as in `compiled`.
+
+    Where all are below the limit with |Px| in the place of |P||x|, which is larger, that will do.
+    """
+    curve, push = _times(P, x), _times_transposed(C, y)
+    left = curve + linear + push
+    ratio = _largest_ratio(left, curve.abs() + linear.abs() + push.abs())
+    if not (ratio <= limit).all():
+        sizes = _times(P.abs(), x.abs()) + linear.abs() + _times_transposed(C.abs(), y.abs())
+        ratio = _largest_ratio(left, sizes)
+    return left, ratio
+
+
+def _largest_ratio(x: Tensor, sizes: Tensor) -> Tensor:
+    return (x.abs() / torch.where(sizes > 0.0, sizes, 1.0)).amax(-1)
 
 
 def _triangular(L: Tensor, x: Tensor, transposed: bool = False) -> Tensor:
@@ -153,7 +166,9 @@ class BatchPoint:
         reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
         reach = torch.where(reach > 0.0, reach, 1.0)
         for attempt in range(MOST_REFINEMENTS + 1):
-            left, residual = _balance(self.P, x, factors.C, y * factors.binding, upstream)
+            left, residual = _balance(
+                self.P, x, factors.C, y * factors.binding, upstream, ROUGH_ADJOINT
+            )
             off = _times(factors.C, x) * factors.binding
             if off.shape[-1]:
                 residual = torch.maximum(residual, (off.abs() / reach).amax(-1))
@@ -375,7 +390,7 @@ def _refined(
         x, y = x + dx, y + dy
         if not ((correction > ENOUGH * length) & settled).any():
             break
-    gradient, ratio = _balance(P, x, C, y, q)
+    gradient, ratio = _balance(P, x, C, y, q, RESIDUAL)
     slack = d - _times(C, x)
     far, reach = length.unsqueeze(-1), dual.force.unsqueeze(-1)
     near = dual.widths * (correction.unsqueeze(-1) + FINE * far) + FINE * d.abs()

@@ -241,7 +241,9 @@ def _adjoint_block(
     for e in range(count):
         solved = numbers[lo + e, 0] == 1.0
         bound[e] = neq + int(numbers[lo + e, 4]) if solved else -1
-        found[e] = -given[e] if solved else 0.0
+        found[e] = 0.0
+        if solved:
+            found[e] = -given[e]
     solve_rows(work, state.L[0], found, False)
     for e in range(count):
         free[e] = np.sqrt(dot(found[e], found[e]))

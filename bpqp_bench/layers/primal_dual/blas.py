@@ -24,7 +24,10 @@ _FAST = {"reassoc", "contract"}
 TINY = 32
 
 # Numba's decorators are untyped, and its functions know their types by themselves.
-kernel = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+_options: Any = {"cache": True, "nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+#: What Python calls, and what only kernels call: to take arrays from Python takes long to compile.
+kernel = njit(**_options)
+piece = njit(**_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @cache
@@ -73,37 +76,37 @@ _call: Any = _fortran
 _pointer: Any = _at
 
 
-@kernel
+@piece
 def doubles(address: int, shape: Any) -> Any:
     """View memory as an array of float64."""
     return carray(_pointer(address), shape, dtype=np.float64)
 
 
-@kernel
+@piece
 def integers(address: int, shape: Any) -> Any:
     """View memory as an array of int64."""
     return carray(_pointer(address), shape, dtype=np.int64)
 
 
-@kernel
+@piece
 def masks(address: int, shape: Any) -> Any:
     """View memory as an array of bool."""
     return carray(_pointer(address), shape, dtype=np.bool_)
 
 
-@kernel
+@piece
 def address_of(array: Any) -> Any:
     """Address of an array; signed, since Numba makes a float of signed and unsigned."""
     return np.int64(array.ctypes.data)
 
 
-@kernel
+@piece
 def _entry(M: Any, row: int, column: int) -> Any:
     """Address of an entry of a matrix."""
     return address_of(M) + 8 * (row * M.shape[1] + column)
 
 
-@kernel
+@piece
 def workspace(functions: Any) -> Any:
     """Room for the arguments that Fortran takes by reference; the caller keeps it alive."""
     letters = np.array([76, 85, 84, 78], dtype=np.uint8)  # L, U, T, N
@@ -113,7 +116,7 @@ def workspace(functions: Any) -> Any:
 # Matrices are row-major here and column-major there: our lower triangle is LAPACK's upper one.
 
 
-@kernel
+@piece
 def cholesky(work: Any, M: Any, o: int, n: int) -> bool:
     """Factorize the lower triangle of M[o : o + n, o : o + n]; False if not positive definite."""
     if n <= TINY:
@@ -136,7 +139,7 @@ def cholesky(work: Any, M: Any, o: int, n: int) -> bool:
     return bool(ints[2] == 0)
 
 
-@kernel
+@piece
 def solve_lower(work: Any, L: Any, n: int, X: Any, row: int, rows: int) -> None:
     """Replace every row x of X[row : row + rows, :n] by L⁻¹x, L the top left block of order n."""
     if n <= TINY and rows <= TINY:
@@ -160,7 +163,7 @@ def solve_lower(work: Any, L: Any, n: int, X: Any, row: int, rows: int) -> None:
         )
 
 
-@kernel
+@piece
 def solve_rows(work: Any, L: Any, X: Any, transposed: bool) -> None:
     """Replace every row x of X by L⁻¹x, or by L⁻ᵀx."""
     functions, ints, letters, numbers = work
@@ -173,7 +176,7 @@ def solve_rows(work: Any, L: Any, X: Any, transposed: bool) -> None:
     )
 
 
-@kernel
+@piece
 def multiply(work: Any, X: Any, M: Any, transposed: bool, out: Any, sign: int, add: bool) -> None:
     """Out ← ±XM, or ±XMᵀ where ``transposed``; added to what is there where ``add``."""
     functions, ints, letters, numbers = work
@@ -197,7 +200,7 @@ def multiply(work: Any, X: Any, M: Any, transposed: bool, out: Any, sign: int, a
     )
 
 
-@kernel
+@piece
 def subtract_gram(
     work: Any, X: Any, row: int, rows: int, n: int, S: Any, o: int, fresh: bool
 ) -> None:

@@ -16,6 +16,7 @@ from bpqp_bench.layers.primal_dual.blas import (
     doubles,
     integers,
     kernel,
+    piece,
 )
 from bpqp_bench.layers.primal_dual.factors import (
     factorize_objective,
@@ -270,14 +271,14 @@ def pullback(table: int, where: int, lo: int, hi: int) -> None:
         _minus(y[:, neq:], doubles(places[7], (count, sizes.nineq)), lo, hi)
 
 
-@kernel
+@piece
 def _minus(y: Any, out: Any, lo: int, hi: int) -> None:
     for i in range(lo, hi):
         for a in range(out.shape[1]):
             out[i, a] = -y[i, a]
 
 
-@kernel
+@piece
 def _adjoint(state: Any, at: Any, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int) -> None:
     reduced, neq = reduced_rows(functions_of(at), state.L, v, lo, hi), state.b.shape[1]
     L, C, W, widths, T = state.L, state.C, state.W, state.widths, state.T
@@ -328,7 +329,7 @@ def _adjoint(state: Any, at: Any, v: Any, x: Any, y: Any, residuals: Any, lo: in
             y[i, order[i, a]] = found[a]
 
 
-@kernel
+@piece
 def _outer_sums(
     scale: float, u: Any, v: Any, w: Any, s: Any, numbers: Any, out: Any, lo: int, hi: int
 ) -> None:

@@ -12,6 +12,7 @@ from bpqp_bench.layers.primal_dual.blas import (
     doubles,
     kernel,
     masks,
+    piece,
     solve_lower,
     subtract_gram,
 )
@@ -32,7 +33,7 @@ from bpqp_bench.layers.primal_dual.rules import (
 )
 
 
-@kernel
+@piece
 def _symmetric(P: Any) -> bool:
     """Whether a matrix is its own transpose; in blocks that stay in cache."""
     n, block = P.shape[0], 32
@@ -69,7 +70,7 @@ def prepare(table: int, lo: int, hi: int) -> None:
             state.active[i] = start[i]
 
 
-@kernel
+@piece
 def _shifted(work: Any, Q: Any, factor: float, metric: Any, L: Any) -> bool:
     """Factorize Q + factor·M."""
     L[:] = Q
@@ -78,7 +79,7 @@ def _shifted(work: Any, Q: Any, factor: float, metric: Any, L: Any) -> bool:
     return bool(cholesky(work, L, 0, len(metric)))
 
 
-@kernel
+@piece
 def _measure(Q: Any, C: Any, q: Any, metric: Any) -> None:
     """Curvature that a variable of natural size would have: by scaling the KKT matrix.
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from bpqp_bench.layers.primal_dual.blas import (
     doubles,
     integers,
-    kernel,
     masks,
+    piece,
     workspace,
 )
 
@@ -124,7 +124,7 @@ def results(sizes: Sizes) -> int:
     return count * (sizes.n + sizes.neq + nineq + 5) + (2 * count * nineq + 7) // 8
 
 
-@kernel
+@piece
 def read_table(table: int) -> Any:
     """Read addresses and sizes."""
     t = integers(table, (23,))
@@ -134,13 +134,13 @@ def read_table(table: int) -> Any:
     return at, Sizes(t[13], t[14], t[15], t[16], t[17], t[18], t[19], t[20], t[21], t[22])
 
 
-@kernel
+@piece
 def functions_of(at: Any) -> Any:
     """Return a workspace for the functions of BLAS."""
     return workspace((at.dpotrf, at.dtrsm, at.dsyrk, at.dgemm))
 
 
-@kernel
+@piece
 def arrays_of(at: Any, sizes: Any) -> Any:
     """View the memory as arrays."""
     count, n, neq, nineq = sizes.batch, sizes.n, sizes.neq, sizes.nineq
@@ -178,7 +178,7 @@ def arrays_of(at: Any, sizes: Any) -> Any:
     )  # fmt: skip
 
 
-@kernel
+@piece
 def objective_of(state: Any, i: int) -> Any:
     """Symmetric part of the matrix P with number i."""
     n = state.Q.shape[1]

@@ -8,7 +8,7 @@ import numpy as np
 
 from bpqp_bench.layers.primal_dual.blas import (
     cholesky,
-    kernel,
+    piece,
     solve_lower,
 )
 from bpqp_bench.layers.primal_dual.rules import (
@@ -24,7 +24,7 @@ from bpqp_bench.layers.primal_dual.rules import (
 )
 
 
-@kernel
+@piece
 def _own_part(T: Any, order: Any, k: int, row: int) -> float:
     """Length of what a binding row has beyond the others: 1/√(M_JJ⁻¹)ᵢᵢ, where M_JJ = TTᵀ.
 
@@ -38,7 +38,7 @@ def _own_part(T: Any, order: Any, k: int, row: int) -> float:
     return 1.0 / float(np.sqrt(dot(x, x)))
 
 
-@kernel
+@piece
 def lower(L: Any, x: Any, n: int) -> None:
     """Replace x by L⁻¹x."""
     for i in range(n):
@@ -48,7 +48,7 @@ def lower(L: Any, x: Any, n: int) -> None:
         x[i] = value / L[i, i]
 
 
-@kernel
+@piece
 def upper(L: Any, x: Any, n: int) -> None:
     """Replace x by L⁻ᵀx."""
     for i in range(n - 1, -1, -1):
@@ -58,7 +58,7 @@ def upper(L: Any, x: Any, n: int) -> None:
             x[j] -= L[i, j] * value
 
 
-@kernel
+@piece
 def dot(x: Any, y: Any) -> float:
     """xᵀy."""
     value = 0.0
@@ -67,14 +67,14 @@ def dot(x: Any, y: Any) -> float:
     return value
 
 
-@kernel
+@piece
 def add_to(x: Any, factor: float, y: Any) -> None:
     """Add factor·y to x."""
     for j in range(x.shape[0]):
         x[j] += factor * y[j]
 
 
-@kernel
+@piece
 def largest(x: Any) -> float:
     """Largest absolute value; NaN if any is."""
     value = 0.0
@@ -87,7 +87,7 @@ def largest(x: Any) -> float:
     return value
 
 
-@kernel
+@piece
 def near_singular(F: Any, k: int, sizes: Any) -> bool:
     """Whether a matrix is singular to within rounding, by its factor F and √ of its diagonal.
 
@@ -113,7 +113,7 @@ def near_singular(F: Any, k: int, sizes: Any) -> bool:
     return not length * PIVOT < 1.0
 
 
-@kernel
+@piece
 def span(row: Any, metric: Any) -> float:
     """|M^{-1/2}c|: how far cᵀx goes where x has length one."""
     value = 0.0
@@ -122,7 +122,7 @@ def span(row: Any, metric: Any) -> float:
     return float(np.sqrt(value))
 
 
-@kernel
+@piece
 def reach(x: Any, metric: Any) -> float:
     """|M^{1/2}x|."""
     value = 0.0
@@ -131,7 +131,7 @@ def reach(x: Any, metric: Any) -> float:
     return float(np.sqrt(value))
 
 
-@kernel
+@piece
 def reduced_rows(work: Any, L: Any, right: Any, lo: int, hi: int) -> Any:
     """Rows L⁻¹rᵢ, at once for a shared L; room for one row where each instance has its own."""
     out = np.empty((hi - lo if L.shape[0] == 1 else 1, L.shape[1]))
@@ -145,7 +145,7 @@ def reduced_rows(work: Any, L: Any, right: Any, lo: int, hi: int) -> Any:
     return out
 
 
-@kernel
+@piece
 def saddle(
     L: Any, W: Any, T: Any, order: Any, k: int, r: Any, s: Any, x: Any, y: Any, t: Any
 ) -> Any:
@@ -158,7 +158,7 @@ def saddle(
     return saddle_reduced(L, W, T, order, k, s, x, y, t)
 
 
-@kernel
+@piece
 def saddle_reduced(
     L: Any, W: Any, T: Any, order: Any, k: int, s: Any, x: Any, y: Any, t: Any
 ) -> Any:
@@ -171,7 +171,7 @@ def saddle_reduced(
     return length, free
 
 
-@kernel
+@piece
 def onto_rows(W: Any, T: Any, order: Any, k: int, s: Any, y: Any, t: Any) -> None:
     """Take t = L⁻¹r to Lᵀx, where Wt = s on the k rows, and write their multipliers."""
     for a in range(k):
@@ -182,7 +182,7 @@ def onto_rows(W: Any, T: Any, order: Any, k: int, s: Any, y: Any, t: Any) -> Non
         add_to(t, -y[a], W[order[a]])
 
 
-@kernel
+@piece
 def gradient(Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, out: Any) -> None:
     """Write Qx + linear + Cᵀy into ``out``."""
     for a in range(x.shape[0]):
@@ -191,7 +191,7 @@ def gradient(Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, ou
         add_to(out, y[a], C[order[a]])
 
 
-@kernel
+@piece
 def largest_ratio(x: Any, sizes: Any) -> float:
     """Largest |xⱼ| over its size; NaN if any is."""
     worst = 0.0
@@ -203,7 +203,7 @@ def largest_ratio(x: Any, sizes: Any) -> float:
     return worst
 
 
-@kernel
+@piece
 def balance(
     Q: Any, x: Any, C: Any, order: Any, k: int, y: Any, linear: Any, out: Any, sizes: Any
 ) -> float:
@@ -227,7 +227,7 @@ def balance(
     return largest_ratio(out, sizes)
 
 
-@kernel
+@piece
 def factorize_binding(
     work: Any, D: Any, T: Any, order: Any, neq: int, k: int, factor: float, widths: Any
 ) -> bool:
@@ -245,7 +245,7 @@ def factorize_binding(
     return bool(cholesky(work, T, neq, k - neq))
 
 
-@kernel
+@piece
 def binding_rows(active: Any, order: Any, neq: int) -> int:
     """Write the rows that bind after the equalities; their number with these."""
     k = neq
@@ -256,7 +256,7 @@ def binding_rows(active: Any, order: Any, neq: int) -> int:
     return k
 
 
-@kernel
+@piece
 def misplaced(
     D: Any, T: Any, order: Any, neq: int, k: int, s0: Any, force: float, widths: Any,
     active: Any, y: Any, slack: Any, wrong: Any,
@@ -282,7 +282,7 @@ def misplaced(
     return count
 
 
-@kernel
+@piece
 def hold_back(step: int, count: int, fewest: int, patience: int, wrong: Any) -> Any:
     """Change only the last wrong row where their number does not fall; fewest and patience.
 
@@ -300,7 +300,7 @@ def hold_back(step: int, count: int, fewest: int, patience: int, wrong: Any) -> 
     return fewest, patience
 
 
-@kernel
+@piece
 def reduce_rows(D: Any, T: Any, Wt: Any, neq: int, right: Any, short: Any, s0: Any) -> None:
     """Write the dual's s0 = h + W_G t − V a, where t = L⁻¹q and a = T⁻¹(W_A t + b)."""
     for a in range(neq):
@@ -311,7 +311,7 @@ def reduce_rows(D: Any, T: Any, Wt: Any, neq: int, right: Any, short: Any, s0: A
         s0[j] = right[row] + Wt[row] - dot(D[row, :neq], short[:neq])
 
 
-@kernel
+@piece
 def judge(
     right: Any, left: Any, spans: Any, T: Any, order: Any, neq: int, k: int, multipliers: Any,
     dy: Any, active: Any, scales: Any, y: Any, weak: Any, wrong: Any,

@@ -8,6 +8,7 @@ import numpy as np
 
 from bpqp_bench.layers.primal_dual.blas import (
     kernel,
+    piece,
 )
 from bpqp_bench.layers.primal_dual.memory import (
     arrays_of,
@@ -35,7 +36,7 @@ from bpqp_bench.layers.primal_dual.rules import (
 )
 
 
-@kernel
+@piece
 def _step_length(u: Any, to: Any, base: Any, r: Any, push: Any, weights: Any) -> float:
     """Minimize ½|u|² + baseᵀu + Σ max(r, 0)²/(2·weights) on the way from (u, r) to (to, push).
 
@@ -163,7 +164,7 @@ def approach(  # noqa: PLR0912, PLR0915 - as `solve`
     return handled
 
 
-@kernel
+@piece
 def is_flat(
     L: Any, W: Any, T: Any, order: Any, k: int, metric: Any, t: Any, x: Any, y: Any, zero: Any
 ) -> bool:

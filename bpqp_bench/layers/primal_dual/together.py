@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bpqp_bench.layers.primal_dual.blas import kernel, multiply, solve_rows
+from bpqp_bench.layers.primal_dual.blas import kernel, multiply, piece, solve_rows
 from bpqp_bench.layers.primal_dual.memory import (
     arrays_of,
     functions_of,
@@ -61,7 +61,7 @@ def solve(table: int, active_tol: float, lo: int, hi: int) -> int:
     return left
 
 
-@kernel
+@piece
 def _solve_block(state: Any, work: Any, started: bool, active_tol: float, lo: int, hi: int) -> int:
     L, W, neq = state.L[0], state.W[0], state.b.shape[1]
     count, n, m = hi - lo, L.shape[0], W.shape[0]
@@ -110,7 +110,7 @@ def _solve_block(state: Any, work: Any, started: bool, active_tol: float, lo: in
     return unsolved
 
 
-@kernel
+@piece
 def _refine(
     state: Any, work: Any, lo: int, bound: Any, q: Any, right: Any, length: Any, x: Any, Y: Any,
     dY: Any,
@@ -141,7 +141,7 @@ def _refine(
     return rest
 
 
-@kernel
+@piece
 def _saddle(
     state: Any, work: Any, lo: int, bound: Any, s: Any, x: Any, Y: Any, length: Any
 ) -> None:
@@ -167,7 +167,7 @@ def _saddle(
     solve_rows(work, state.L[0], x, True)
 
 
-@kernel
+@piece
 def _settle(state: Any, work: Any, i: int, Wt: Any, right: Any, force: float, started: bool) -> int:
     """Find the rows of instance i that bind; their number, or −1 where they do not rest."""
     D, T, wide, order, active = (
@@ -200,7 +200,7 @@ def _settle(state: Any, work: Any, i: int, Wt: Any, right: Any, force: float, st
     return -1
 
 
-@kernel
+@piece
 def _gradients(
     work: Any, P: Any, C: Any, x: Any, Y: Any, linear: Any, out: Any, sizes: Any
 ) -> None:
@@ -218,7 +218,7 @@ def _gradients(
             sizes[e, j] = abs(first) + abs(second) + abs(third)
 
 
-@kernel
+@piece
 def adjoint(table: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int) -> None:
     """Solve the backward QPs of instances lo, …, hi − 1; a residual over 1e-12 asks for more.
 
@@ -230,7 +230,7 @@ def adjoint(table: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
         _adjoint_block(state, work, v, x, y, residuals, first, min(first + _BLOCK, hi))
 
 
-@kernel
+@piece
 def _adjoint_block(
     state: Any, work: Any, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int
 ) -> None:

@@ -16,7 +16,7 @@ from bpqp_bench.layers.qp_solvers import DENSE_ONLY
 
 from . import truth
 from .kinds import NAMES, Array, Batch, Problem, make
-from .layers import PLAIN, make_layer
+from .layers import ON_TORCH, PLAIN, make_layer
 
 #: From best to worst; the last five are faults of the default layer.
 OUTCOMES = (
@@ -40,6 +40,7 @@ PAIRS = (
     "piqp/direct",
     "daqp/direct",
     "quadprog/direct",
+    ON_TORCH,
     *PLAIN,
 )
 

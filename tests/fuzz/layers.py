@@ -61,7 +61,7 @@ PLAIN: dict[str, Callable[[], torch.nn.Module]] = {
 
 
 #: The default layer by its kernel in torch.
-ON_TORCH = "active-set/direct on torch"
+ON_TORCH = "active-set/torch"
 
 
 def make_layer(name: str, **options: Any) -> torch.nn.Module:

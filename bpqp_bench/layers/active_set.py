@@ -40,6 +40,7 @@ _PATIENCE = 3
 _MOST_STEPS = 30
 _LARGEST_ERROR = 1e-8
 _CONSISTENT = 1e-11
+_LEAST_TRUSTED = 1e-3
 _SENSITIVE = 1e4  # times the error of the forces: the largest multiplier that is doubted
 _MOST_DOUBTFUL = 16
 _CHEAP = 1e7  # multiplications of a sparse factorization up to which they are
@@ -251,7 +252,19 @@ def polish_qp(
                 better, ActiveSet(guess, masked, weak.tolerance), factor, steps, converged=True
             )
         guess = guess ^ changed
-    return Polished(solution, active_rows(qp, solution, tolerance), None, steps, False)
+    return Polished(solution, _doubted(qp, solution, tolerance), None, steps, False)
+
+
+def _doubted(qp: ConvexQP, solution: QPSolution, tolerance: float) -> ActiveSet:
+    """Decide which rows bind where polishing did not end.
+
+    Where rows nearly repeat others or the objective is nearly flat, a solver's point is further off
+    than its residuals; half of their digits are trusted.
+    """
+    size, push = _scales(qp, solution)
+    residual = max(solution.primal / (size or 1.0), solution.dual / (push or 1.0), _ROUNDING)
+    half = min(float(np.sqrt(residual)), _LEAST_TRUSTED)
+    return active_rows(qp, solution, tolerance or half)
 
 
 def uncertain_rows(

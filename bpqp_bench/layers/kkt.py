@@ -49,8 +49,10 @@ _DELTAS = (1e-9, 1e-7, 1e-5)
 _INVERSE_ITERATIONS = 3
 _DENSE_REFINEMENTS = 6
 _SINGULAR = 0.3  # of what an exactly singular matrix shows, see `_near_singular`
+_FRAGILE = 1e-6  # part of a row beyond the others, whose square rounding blurs in multipliers
 _UNCLEAR = 1e-3  # from here on a small matrix is looked at as a dense one
 _DENSE = 3000  # order up to which a sparse system that resists is solved as a dense one
+_SMALL = 500  # and up to which one that seems singular is, where least squares take a second
 _SPARSE_REFINEMENTS = 200
 _MINRES_ENOUGH = 1e-14
 _MINRES_STUCK = 1e-9
@@ -71,7 +73,7 @@ class KKTSolution:
         Normwise backward error: residual over the size of the data times the solution.
     least_squares
         Whether the matrix is singular, so that x or y is one of many (of least norm), or solves
-        the system in the least-squares sense only.
+        the system in the least-squares sense only; or so nearly that rounding decides.
     """
 
     x: Array
@@ -251,12 +253,14 @@ def _least_squares(
     n, p = P.shape[0], C.shape[0]
     rows = C * weights[:, None]
     Q, R, order, rank = _pivoted(rows)
+    pivots = np.abs(np.diag(R))[:rank]
+    fragile = rank > 0 and bool(pivots.min() < _FRAGILE * pivots.max())
     range_of, null = Q[:, :rank], Q[:, rank:]
     eigenvalues, V = np.linalg.eigh(null.T @ (P / scale) @ null)
     floor = max(n, 1) * _EPS * max(float(np.abs(eigenvalues).max(initial=0.0)), norms[0] * 1e-3)
     kept = np.abs(eigenvalues) > floor
     basis = null @ V[:, kept]
-    singular = rank < p or not kept.all()
+    singular = rank < p or fragile or not kept.all()
 
     def apply(r: Array, s: Array) -> tuple[Array, Array]:
         x = np.zeros(n)
@@ -303,7 +307,7 @@ def _sparse(P: sp.csc_matrix, C: sp.csc_matrix) -> KKTFactor:
         except RuntimeError:  # rounding of what 1/δ makes large was more than δ
             continue
         near = _near_singular(delta, solver, n + p)
-        if _UNCLEAR < near <= _SINGULAR and n + p <= _DENSE:
+        if near > _UNCLEAR and n + p <= (_DENSE if near <= _SINGULAR else _SMALL):
             return _indefinite(P.toarray(), C.toarray(), scale, weights, norms)
 
         def apply(r: Array, s: Array, solver: Any = solver) -> tuple[Array, Array]:

@@ -63,6 +63,10 @@ KEPT: list[tuple[str, int]] = [
     ("contradictory", 820001585),
     ("contradictory", 840000536),
     ("singular", 880001153),
+    ("near", 930000913),
+    ("weak", 930002060),
+    ("sparse", 930002300),
+    ("sparse", 930002829),
 ]
 
 #: And with other solvers.

@@ -8,8 +8,9 @@ are small enough take plain loops, which need no thread limit either.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -23,11 +24,18 @@ _FAST = {"reassoc", "contract"}
 #: Matrices up to this order take plain loops.
 TINY = 32
 
-# Numba's decorators are untyped, and its functions know their types by themselves.
-_options: Any = {"cache": True, "nogil": True, "fastmath": _FAST, "error_model": "numpy"}
+_F = TypeVar("_F", bound=Callable[..., object])
+# Numba finds the types of arguments by itself: Any stands for arrays and tuples in all signatures.
 #: What Python calls, and what only kernels call: to take arrays from Python takes long to compile.
-kernel = njit(**_options)
-piece = njit(**_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+kernel = njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+piece: Callable[[_F], _F] = njit(  # type: ignore[call-overload] # its stub lacks the last two
+    cache=True,
+    nogil=True,
+    fastmath=_FAST,
+    error_model="numpy",
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+)
 
 
 @cache

@@ -29,7 +29,8 @@ _MAGNIFIED = 1e6
 def worth_a_proof(qp: ConvexQP, z: Array, dual: float) -> bool:
     """Whether a violation or a slope, the dual residual, may hide that there is no solution."""
     off = float(violations(qp, z, blurred=False).max(initial=0.0))
-    return off > _HIDDEN or dual > _FAINT * float(np.abs(qp.q).max(initial=0.0))
+    # Without q nothing is unbounded, since P is positive semidefinite.
+    return off > _HIDDEN or 0.0 < _FAINT * float(np.abs(qp.q).max(initial=0.0)) < dual
 
 
 def farkas_vector(qp: ConvexQP, time_limit: float = 0.0) -> tuple[Array, Array] | None:

@@ -4,8 +4,9 @@ Methods take turns within a process, on one thread; a turn is some calls in a ro
 loop makes them, and its time their median. What counts is the median of the rounds' ratios to the
 best peer. All six data want gradients. Seconds are those of the CPU, so that other
 work on the machine costs none. Every gradient with respect to q, BPQP's too, is held to the
-certified reference; a wrong one is left out and named. Over n = 100 there is no cvxpylayers, and
-over n = 1000 no qpax, which take more than ten times as long as the best of the others there.
+certified reference; a wrong one is left out and named. Over n = 100 cvxpylayers
+and over n = 1000 qpax are not measured, since they take minutes; on lp, where QPLayer and qpth are
+often wrong, one of them might be the best peer there.
 
 Run ``python benchmarks/peers.py [--batch 64] [--rounds 9] [--size 100x20 …] [--family qp …]``.
 """

@@ -39,7 +39,7 @@ def _times(M: Tensor, x: Tensor) -> Tensor:
 
 
 def _plus(c: Tensor, M: Tensor, x: Tensor) -> Tensor:
-    """C + Mx for vectors c (batch, m) or (m,) and x (batch, n), and M as in `_times`."""
+    """Add Mx to c, vectors (batch, m) or (m,), for x (batch, n) and M as in `_times`."""
     if M.ndim == 2:
         return torch.addmm(c, x, M.mT)
     return torch.baddbmm(c.unsqueeze(-1), M, x.unsqueeze(-1)).squeeze(-1)

@@ -163,11 +163,11 @@ class Point:
             factors.prepare(table, 0, max(count, own))
             _share(factors.factorize_objective, (table,), sizes.P, threads)
             _share(factors.factorize_rows, (table, False), own, threads)
-            attempt = 0
+            left, attempt = count, 0
             if own == 1 < count:
                 left = _share(together.solve, (table, active_tol), count, threads)
                 attempt = compiled.OTHERS
-            if attempt == 0 or left:
+            if left:
                 left = _share(compiled.solve, (table, active_tol, attempt), count, threads)
         if left and _share(proximal.approach, (table,), count, threads):
             _share(factors.firm_objective, (table,), sizes.P, threads)

@@ -222,7 +222,7 @@ def _gradients(
 def adjoint(table: int, v: Any, x: Any, y: Any, residuals: Any, lo: int, hi: int) -> None:
     """Solve the backward QPs of instances lo, …, hi − 1; a residual over 1e-12 asks for more.
 
-    Residuals are at most what `compiled.pullback` says of them: see `_gradients`.
+    Residuals are never smaller than those of an instance alone: see `_gradients`.
     """
     at, sizes = read_table(table)
     state, work = arrays_of(at, sizes), functions_of(at)

@@ -41,8 +41,12 @@ class Call:
 
     def __init__(self, solver: Solver, given: Sequence[Any], clock: Callable[[], Phase]) -> None:
         self.solver, self.clock = solver, clock
-        # Constants without derivatives (SciPy matrices, None) stay here, tensors go to autograd.
-        self.constants = [None if isinstance(value, Tensor) else value for value in given]
+        # Constants without derivatives (SciPy matrices) stay here, tensors go to autograd.
+        self.constants = {
+            k: value
+            for k, value in enumerate(given)
+            if not (value is None or isinstance(value, Tensor))
+        }
         self.passes: Passes | None = None
         self.below: Call | None = None
 
@@ -55,22 +59,29 @@ class Call:
 
     def run(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Solve; z* in the type and on the device of q, in memory of its own."""
-        given = [
-            value if value is not None else constant
-            for value, constant in zip(tensors, self.constants, strict=True)
-        ]
+        given: Sequence[Any] = tensors
+        if self.constants:
+            given = [self.constants.get(k, value) for k, value in enumerate(tensors)]
         self.passes = self.solver(*given)
         q = tensors[1]
         assert q is not None
         z = self.passes.solution()
-        return z if z.dtype == q.dtype and z.device == q.device else z.to(q)
+        return z if _alike(z, q) else z.to(q)
+
+
+def _alike(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors have one type and device; comparing devices takes three times as long."""
+    return x.dtype is y.dtype and ((x.is_cpu and y.is_cpu) or x.device == y.device)
 
 
 def solve(call: Call, given: Sequence[Any]) -> Tensor:
     """Return z* with its derivatives; ``call.solved`` has the rest."""
     plain = not _transformed()
     apply: Any = _Plain.apply if plain else _Solve.apply  # autograd's own is untyped
-    z: Tensor = apply(call, *[value if isinstance(value, Tensor) else None for value in given])
+    constants = call.constants
+    if constants:
+        given = [None if k in constants else value for k, value in enumerate(given)]
+    z: Tensor = apply(call, *given)
     return z
 
 
@@ -131,9 +142,7 @@ class _Plain(torch.autograd.Function):
         tensors = ctx.saved_tensors  # raises if one was changed in place
         found = ctx.call.solved.pullback(upstream[0], needed, ctx.call.clock())
         return None, *(
-            part
-            if part is None or (part.dtype == like.dtype and part.device == like.device)
-            else part.to(like)
+            part if part is None or _alike(part, like) else part.to(like)
             for part, like in zip(found, tensors, strict=True)
         )
 
@@ -160,7 +169,8 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], call: Call, *tensors: Any) -> tuple[Tensor, int]:
         flat, inner = _flatten(info.batch_size, in_dims[1:], tensors)
-        call.below = Call(call.solver, call.constants, call.clock)
+        call.below = Call(call.solver, (), call.clock)
+        call.below.constants = call.constants
         apply: Any = _Solve.apply
         z: Tensor = apply(call.below, *flat)
         return (z if inner is None else z.reshape(-1, inner, z.shape[-1])), 0
@@ -189,7 +199,7 @@ class _Adjoint(torch.autograd.Function):
                 for parts in zip(*each, strict=True)
             ]
         return tuple(
-            part if part.dtype == like.dtype and part.device == like.device else part.to(like)
+            part if _alike(part, like) else part.to(like)
             for part, like in ((p, t) for p, t in zip(found, tensors, strict=True) if p is not None)
             if like is not None
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,16 +20,16 @@ class DenseData:
     """Arguments of one call: float64 on one device; used where autograd records nothing.
 
     ``own`` says of each of P, q, A, b, G, h whether it has a batch dimension; ``count`` is the
-    number of instances, ``batched`` whether any argument has one, ``rounding`` the coarsest
-    precision of the types that they came in, and ``neq`` the number of equalities.
+    number of instances, ``batched`` whether any argument has one, ``neq`` the number of equalities,
+    and ``rounding`` the coarsest precision of the types that they came in.
     """
 
     parts: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
     own: tuple[bool, ...]
     count: int
     batched: bool
-    rounding: float
     neq: int
+    rounding: float
 
     def vectors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, b, h with a batch dimension each."""
@@ -113,16 +114,12 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
         raise InstanceError("A and b go together: give both or neither")
     if (G is None) != (h is None):
         raise InstanceError("G and h go together: give both or neither")
-    n = q.shape[-1] if q.ndim else 0
     parts: list[Tensor] = []
-    own: list[bool] = []
-    count, rounding, batched, on_cpu = -1, 0.0, False, q.is_cpu
+    rounding, on_cpu = 0.0, q.is_cpu
     for k, value in enumerate(given):
         if value is None:
-            shape = (0, n) if _NDIM[k] == 2 else (0,)
-            parts.append(torch.zeros(shape, dtype=torch.float64, device=q.device))
-            own.append(False)
-            continue
+            shape = (0, q.shape[-1] if q.ndim else 0) if _NDIM[k] == 2 else (0,)
+            value = torch.zeros(shape, dtype=torch.float64, device=q.device)  # noqa: PLW2901
         if not isinstance(value, Tensor) or value.layout is not torch.strided:
             return None
         if value.dtype is not torch.float64:
@@ -132,28 +129,10 @@ def read_dense(P: Any, q: Any, A: Any, b: Any, G: Any, h: Any) -> DenseData | No
             raise InstanceError(
                 f"{_NAMES[k]} is on {value.device} and q on {q.device}; move them to one device"
             )
-        extra = value.ndim - _NDIM[k]
-        if extra == 1:
-            batched = True
-            if count not in (-1, value.shape[0]):
-                raise _sizes_differ(given)
-            count = value.shape[0]
-        elif extra:
-            raise InstanceError(
-                f"{_NAMES[k]} has {value.ndim} dimensions; expected {_NDIM[k]}, or one more for a "
-                "batch"
-            )
         parts.append(value.resolve_neg() if value.is_neg() else value)
-        own.append(extra == 1)
-    _check_shapes(parts, n)
-    return DenseData(
-        tuple(parts),  # type: ignore[arg-type]  # six of them
-        tuple(own),
-        count if batched else 1,
-        batched,
-        rounding or 2.0**-52,
-        parts[3].shape[-1],
-    )
+    layout = _read_shapes(tuple([part.shape for part in parts]))
+    six: Any = tuple(parts)
+    return DenseData(six, *layout, rounding or 2.0**-52)
 
 
 def _converted(name: str, value: Tensor) -> tuple[Tensor, float]:
@@ -162,21 +141,29 @@ def _converted(name: str, value: Tensor) -> tuple[Tensor, float]:
     return value.double(), float(torch.finfo(value.dtype).eps)
 
 
-def _sizes_differ(given: tuple[Any, ...]) -> InstanceError:
-    listed = ", ".join(
-        f"{name}: {value.shape[0]}"
-        for name, value, ndim in zip(_NAMES, given, _NDIM, strict=True)
-        if value is not None and value.ndim == ndim + 1
-    )
-    return InstanceError(f"batch sizes differ ({listed})")
+@lru_cache(maxsize=1024)
+def _read_shapes(shapes: tuple[torch.Size, ...]) -> tuple[tuple[bool, ...], int, bool, int]:
+    """Check shapes; which arguments have a batch dimension, instances, whether any has, and neq.
 
-
-def _check_shapes(parts: list[Tensor], n: int) -> None:
-    neq, nineq = parts[3].shape[-1], parts[5].shape[-1]
-    for k, shape in ((0, (n, n)), (2, (neq, n)), (4, (nineq, n))):
-        part = parts[k]
-        if (part.shape if part.ndim == 2 else part.shape[-2:]) != shape or n == 0:
+    A training loop asks for the same again and again, and checks take longer than finding it.
+    """
+    sizes: dict[str, int] = {}
+    for name, ndim, shape in zip(_NAMES, _NDIM, shapes, strict=True):
+        if len(shape) == ndim + 1:
+            sizes[name] = shape[0]
+        elif len(shape) != ndim:
             raise InstanceError(
-                f"{_NAMES[k]} has shape {tuple(parts[k].shape)}; expected {shape} (n = {n} from q, "
+                f"{name} has {len(shape)} dimensions; expected {ndim}, or one more for a batch"
+            )
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise InstanceError(f"batch sizes differ ({listed})")
+    n, neq, nineq = (shapes[k][-1] for k in (1, 3, 5))
+    for k, expected in ((0, (n, n)), (2, (neq, n)), (4, (nineq, n))):
+        if tuple(shapes[k][-2:]) != expected or n == 0:
+            raise InstanceError(
+                f"{_NAMES[k]} has shape {tuple(shapes[k])}; expected {expected} (n = {n} from q, "
                 "rows from b and h), with or without a leading batch dimension"
             )
+    own = tuple(name in sizes for name in _NAMES)
+    return own, next(iter(sizes.values()), 1), bool(sizes), neq

@@ -73,23 +73,27 @@ class DensePass:
         """Gradients with respect to P, q, A, b, G, h for v of the shape of ``z``."""
         data, others = self._data, self._others
         v = upstream if upstream.dtype is torch.float64 else upstream.double()
-        # One problem's gradient is its own, and a batch of one is as good as shared.
         alone = not data.batched
+        if alone and others is None:
+            with clock("solve"):
+                found, self.outcome.adjoint = self._point.pullback(v, needed, flat=True)
+            if not needed[1]:
+                found[1] = None
+            return found
+        # One problem's gradient is its own, and a batch of one is as good as shared.
         own = _EVERY if apart or alone else data.own
         # ∇P, ∇A and ∇G that instances share are summed below, without one for each.
         wanted = [needed[k] and (own[k] or k % 2 == 1) for k in range(6)]
-        flat = alone and others is None
         with clock("solve"):
-            if alone:
-                v = v.view(1, -1)
-            found, adjoint = self._point.pullback(v, wanted, flat)
+            v = v.view(data.count, v.shape[-1])
+            found, adjoint = self._point.pullback(v, wanted, flat=False)
         self.outcome.adjoint = adjoint
         if others is not None:
             self._replace(v, found, self._dual_part(adjoint), clock)
         with clock("extract"):
             if not all(own):
                 self._sum(found, self._dual_part(adjoint), own, needed)
-            elif alone and not flat:
+            elif alone:
                 found = [part if part is None else part.squeeze(0) for part in found]
             if not needed[1]:
                 found[1] = None

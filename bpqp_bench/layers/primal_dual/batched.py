@@ -162,6 +162,7 @@ class BatchPoint:
     ) -> tuple[list[Tensor | None], Tensor]:
         """Solve the backward QPs, see `rules.Point`."""
         factors, neq, z, duals = self.factors, self.neq, self.found.z, self.found.duals
+        upstream = upstream.view(z.shape)
         x, y, length, free = factors.solve(-upstream)
         reach = torch.maximum(length, SHORT * free).unsqueeze(-1) * factors.widths
         reach = torch.where(reach > 0.0, reach, 1.0)

@@ -6,15 +6,16 @@ lie in one piece of memory, and views of it are made when somebody asks.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,17 +48,14 @@ class _Buffers:
 
     def take(self, size: int) -> Tensor:
         """Return room for ``size`` numbers."""
-        if size >= _PAGED:
-            with self._lock:
-                for k, buffer in enumerate(self._free):
-                    if buffer.shape[0] == size:
-                        return self._free.pop(k)
+        with self._lock:
+            for k, buffer in enumerate(self._free):
+                if buffer.shape[0] == size:
+                    return self._free.pop(k)
         return torch.empty(size, dtype=torch.float64)
 
     def give(self, buffer: Tensor) -> None:
         """Keep a buffer, and drop the oldest ones where that is more than the limit."""
-        if buffer.shape[0] < _PAGED:
-            return
         with self._lock:
             self._free.append(buffer)
             while sum(kept.shape[0] for kept in self._free) > _KEPT:
@@ -65,6 +63,34 @@ class _Buffers:
 
 
 _BUFFERS = _Buffers()
+
+
+class _Plan(NamedTuple):
+    """What follows from shapes: sizes, numbers that results and factors take, and the work."""
+
+    sizes: Sizes
+    results: int
+    room: int
+    work: int
+
+    def threads(self) -> int:
+        """Threads that are worth it, as many as torch uses at most."""
+        worth = 1 + self.work // _WORTH_A_THREAD
+        return min(torch.get_num_threads(), self.sizes.batch, worth) or 1
+
+
+@lru_cache(maxsize=1024)
+def _plan(*shapes: torch.Size) -> _Plan:
+    numbers = [
+        shape[0] if len(shape) > ndim else 1
+        for shape, ndim in zip(shapes, (2, 1, 2, 1, 2, 1), strict=True)
+    ]
+    n, neq, nineq = (shapes[k][-1] for k in (1, 3, 5))
+    count, m = max(numbers) if min(numbers) else 0, neq + nineq
+    sizes = Sizes(count, n, neq, nineq, *numbers)
+    own = max(sizes.P, sizes.A, sizes.G)
+    work = count * (n * n + m * m) + own * n * n * (n + m)
+    return _Plan(sizes, results(sizes), room(sizes), work)
 
 
 class Found:
@@ -94,8 +120,10 @@ class Found:
     def solution(self, flat: bool) -> Tensor:
         """Solutions in memory of their own, without the batch dimension where ``flat``."""
         count, n = self._sizes.batch, self._sizes.n
-        z = self._memory[: count * n].clone()
-        return z if flat else z.view(count, n)
+        z = self._memory.new_empty(n) if flat else self._memory.new_empty(count, n)
+        # A view and its copy would take five times as long.
+        ctypes.memmove(z.data_ptr(), self._memory.data_ptr(), 8 * count * n)
+        return z
 
     @property
     def duals(self) -> Tensor:
@@ -136,43 +164,50 @@ class Point:
 
     __slots__ = ("_buffer", "_data", "_sizes", "_table", "_threads", "found", "left")
 
-    def __init__(
-        self, data: Sequence[Tensor], sizes: Sizes, start: Tensor | None, threads: int
-    ) -> None:
-        self._sizes, self._threads = sizes, threads
-        self._data = data, start  # the addresses are good for as long as these are there
-        self._buffer = _BUFFERS.take(room(sizes))
-        memory = torch.empty(results(sizes), dtype=torch.float64)
-        self.found, self.left = Found(memory, sizes), list(range(sizes.batch))
+    def __init__(self, data: Sequence[Tensor], plan: _Plan, start: Tensor | None) -> None:
+        sizes, self._threads = plan.sizes, plan.threads()
+        self._sizes, self._data = sizes, (data, start)  # addresses are good while these are there
+        self._buffer: Tensor | None = None
+        if plan.room < _PAGED:  # behind the results
+            memory = torch.empty(plan.results + plan.room, dtype=torch.float64)
+            place = memory.data_ptr()
+            buffer = place + 8 * plan.results
+        else:
+            memory = torch.empty(plan.results, dtype=torch.float64)
+            self._buffer = _BUFFERS.take(plan.room)
+            place, buffer = memory.data_ptr(), self._buffer.data_ptr()
+        self.found = Found(memory, sizes)
+        self.left: list[int] = []
         P, q, A, b, G, h = [part.data_ptr() for part in data]
         begin = 0 if start is None else start.data_ptr()
-        places = P, q, A, b, G, h, begin, self._buffer.data_ptr(), memory.data_ptr()
-        self._table = array("q", (*addresses(), *places, *sizes))
+        self._table = array("q", (*addresses(), P, q, A, b, G, h, begin, buffer, place, *sizes))
 
     def __del__(self) -> None:
         """Leave the memory of the factors to the next call."""
-        _BUFFERS.give(self._buffer)
+        if self._buffer is not None:
+            _BUFFERS.give(self._buffer)
 
     def run(self, active_tol: float) -> None:
-        """Solve."""
+        """Solve; ``left`` has the instances that are not solved."""
         table, sizes, threads = self._table.buffer_info()[0], self._sizes, self._threads
         count, own = sizes.batch, max(sizes.P, sizes.A, sizes.G)
-        if sizes.P == own == count:
-            left = _share(compiled.prepare_and_solve, (table, active_tol), count, threads)
-        else:
-            factors.prepare(table, 0, max(count, own))
-            _share(factors.factorize_objective, (table,), sizes.P, threads)
-            _share(factors.factorize_rows, (table, False), own, threads)
-            left, attempt = count, 0
-            if own == 1 < count:
-                left = _share(together.solve, (table, active_tol), count, threads)
-                attempt = compiled.OTHERS
-            if left:
-                left = _share(compiled.solve, (table, active_tol, attempt), count, threads)
-        if left and _share(proximal.approach, (table,), count, threads):
-            _share(factors.firm_objective, (table,), sizes.P, threads)
-            _share(factors.factorize_rows, (table, True), own, threads)
-            left = _share(compiled.solve, (table, active_tol, compiled.AGAIN), count, threads)
+        with _blas(sizes, threads):
+            if sizes.P == own == count:
+                left = _share(compiled.prepare_and_solve, (table, active_tol), count, threads)
+            else:
+                factors.prepare(table, 0, max(count, own))
+                _share(factors.factorize_objective, (table,), sizes.P, threads)
+                _share(factors.factorize_rows, (table, False), own, threads)
+                left, attempt = count, 0
+                if own == 1 < count:
+                    left = _share(together.solve, (table, active_tol), count, threads)
+                    attempt = compiled.OTHERS
+                if left:
+                    left = _share(compiled.solve, (table, active_tol, attempt), count, threads)
+            if left and _share(proximal.approach, (table,), count, threads):
+                _share(factors.firm_objective, (table,), sizes.P, threads)
+                _share(factors.factorize_rows, (table, True), own, threads)
+                left = _share(compiled.solve, (table, active_tol, compiled.AGAIN), count, threads)
         self.left = self.found.left if left else []
 
     def pullback(
@@ -182,15 +217,16 @@ class Point:
         sizes = self._sizes
         count, n, neq, nineq, *_ = sizes
         v = upstream.resolve_neg().contiguous()
-        empty = v.new_empty  # takes half the time of torch.empty
+        # Takes half the time of torch.empty, and less with numbers than with a tuple of them.
+        empty = v.new_empty
         lead = () if flat else (count,)
         found: list[Tensor | None] = [
-            empty((*lead, n, n)) if wanted[0] else None,
-            empty((*lead, n)),
-            empty((*lead, neq, n)) if wanted[2] else None,
-            empty((*lead, neq)) if wanted[3] else None,
-            empty((*lead, nineq, n)) if wanted[4] else None,
-            empty((*lead, nineq)) if wanted[5] else None,
+            empty(*lead, n, n) if wanted[0] else None,
+            empty(*lead, n),
+            empty(*lead, neq, n) if wanted[2] else None,
+            empty(*lead, neq) if wanted[3] else None,
+            empty(*lead, nineq, n) if wanted[4] else None,
+            empty(*lead, nineq) if wanted[5] else None,
         ]
         adjoint = empty(count * (neq + nineq + 1))
         places = array(
@@ -234,20 +270,9 @@ def solve(
         Relative slack and multiplier of a weakly active row, 0 for the method's own.
     """
     data = [part if part.is_contiguous() else part.contiguous() for part in (P, q, A, b, G, h)]
-    numbers = [
-        *(P.shape[0] if P.ndim > 2 else 1, q.shape[0] if q.ndim > 1 else 1),
-        *(A.shape[0] if A.ndim > 2 else 1, b.shape[0] if b.ndim > 1 else 1),
-        *(G.shape[0] if G.ndim > 2 else 1, h.shape[0] if h.ndim > 1 else 1),
-    ]
-    n, neq, nineq = q.shape[-1], b.shape[-1], h.shape[-1]
-    count = max(numbers) if min(numbers) else 0
-    sizes = Sizes(count, n, neq, nineq, *numbers)
-    m, own = neq + nineq, max(numbers[0], numbers[2], numbers[4])
-    work = count * (n * n + m * m) + own * n * n * (n + m)
-    threads = min(torch.get_num_threads(), count, 1 + work // _WORTH_A_THREAD) or 1
-    point = Point(data, sizes, None if start is None else start.contiguous(), threads)
-    with _blas(sizes, threads):
-        point.run(active_tol)
+    plan = _plan(P.shape, q.shape, A.shape, b.shape, G.shape, h.shape)
+    point = Point(data, plan, None if start is None else start.contiguous())
+    point.run(active_tol)
     return point
 
 

@@ -88,7 +88,7 @@ class Point(Protocol):
     def pullback(
         self, upstream: Tensor, wanted: Sequence[bool], flat: bool
     ) -> tuple[list[Tensor | None], Tensor]:
-        """Solve the backward QPs for v (batch, n).
+        """Solve the backward QPs for v (batch, n), or (n,) where ``flat``.
 
         Returns the gradients of every instance with respect to P, q, A, b, G, h, those that are
         ``wanted``, and ∇q = z̃ always, without the batch dimension where ``flat`` (for one

@@ -40,6 +40,8 @@ _SLACK = 100.0  # residual over the threshold at which a point is still called s
 class _AltDiffPass:
     """One run of the iteration, see `bpqp_bench.layers.passes.Passes`."""
 
+    native = False
+
     def __init__(
         self,
         given: Sequence[Any],

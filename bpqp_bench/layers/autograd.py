@@ -140,7 +140,11 @@ class _Plain(torch.autograd.Function):
             return _Solve.backward(ctx, *upstream)
         needed = ctx.needs_input_grad[1:]
         tensors = ctx.saved_tensors  # raises if one was changed in place
-        found = ctx.call.solved.pullback(upstream[0], needed, ctx.call.clock())
+        call: Call = ctx.call
+        passes = call.solved
+        found = passes.pullback(upstream[0], needed, call.clock())
+        if passes.native:
+            return None, *found
         return None, *(
             part if part is None or _alike(part, like) else part.to(like)
             for part, like in zip(found, tensors, strict=True)

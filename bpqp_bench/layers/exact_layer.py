@@ -26,6 +26,8 @@ _SINGULAR = 1e13  # condition number from which nothing of a multiplier is certa
 class _ExactPass:
     """One problem and its KKT system, see `bpqp_bench.layers.passes.Passes`."""
 
+    native = False
+
     def __init__(self, batch: Batch, settings: Settings, mode: Mode, clock: Phase) -> None:
         for error in check_data(batch).values():
             raise error

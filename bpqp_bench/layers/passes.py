@@ -25,6 +25,10 @@ class Passes(Protocol):
     def outcome(self) -> Outcome | DenseOutcome: ...  # noqa: D102
 
     @property
+    def native(self) -> bool:
+        """Whether all arguments are float64 on one device, as the gradients are."""
+
+    @property
     def z(self) -> Tensor:
         """Solution in the shape that the layer returns, float64."""
 
@@ -55,6 +59,7 @@ class DensePass:
             for i in others.indices:
                 for part, value in zip(into, others.solution(i), strict=True):
                     part[i] = torch.from_numpy(value).to(part)
+        self.native = data.rounding == 2.0**-52
         self.outcome = DenseOutcome(found, data, {} if others is None else others.info)
 
     @property

@@ -172,6 +172,8 @@ def _together(errors: Sequence[Failure]) -> Failure:
 class SolverPass:
     """A whole call, solved instance by instance."""
 
+    native = False
+
     def __init__(
         self,
         batch: Batch,

@@ -30,6 +30,7 @@ _SMALL = 256
 _WORTH_A_THREAD = 2_000_000
 #: Parts that a thread's share is cut into, so that a thread that is held up leaves some to others.
 _PIECES = 4
+_FREE = nullcontext()
 #: Numbers from which on a buffer comes from the system, and the most that are kept for reuse.
 _PAGED, _KEPT = 1 << 14, 1 << 25
 
@@ -238,7 +239,7 @@ class Point:
         )
         where = self._table.buffer_info()[0], places.buffer_info()[0]
         # Only a batch that shares P takes BLAS here.
-        with _blas(sizes, self._threads) if sizes.P == 1 < count else nullcontext():
+        with _blas(sizes, self._threads) if sizes.P == 1 < count else _FREE:
             _share(compiled.pullback, where, count, self._threads)
         return found, adjoint
 
@@ -280,7 +281,7 @@ def _blas(sizes: Sizes, threads: int) -> AbstractContextManager[None]:
     """Hold BLAS to one thread where it is called from several, or for small matrices."""
     n = sizes.n
     none = n <= TINY and sizes.neq + sizes.nineq <= TINY  # plain loops in its place
-    return one_thread() if not none and (n <= _SMALL or threads > 1) else nullcontext()
+    return one_thread() if not none and (n <= _SMALL or threads > 1) else _FREE
 
 
 def _share(run: Callable[..., int | None], given: tuple[Any, ...], count: int, threads: int) -> int:

@@ -128,6 +128,16 @@ def summarize(values: ArrayLike) -> Summary:
     )
 
 
+def median(values: Samples) -> float:
+    """Return the median, NaN of no values."""
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def largest(values: Samples) -> float:
+    """Return the largest value, NaN of no values."""
+    return float(values.max()) if values.size else float("nan")
+
+
 def paired_ratio(
     numerator: Mapping[str, float] | pd.Series, denominator: Mapping[str, float] | pd.Series
 ) -> Ratio | None:

@@ -11,6 +11,7 @@ from bpqp_bench.report.tables.accuracy import accuracy_families
 from bpqp_bench.report.tables.efficiency import METHODS
 from bpqp_bench.report.text import outcome_text
 from bpqp_bench.results.cells import Cells
+from bpqp_bench.statistics import largest, median
 
 # After Okabe and Ito, "Color Universal Design" (2008), without yellow, which is too light.
 _KNOWN = {
@@ -117,13 +118,13 @@ def _record(cells: Cells, family: str, size: str, method: str) -> dict[str, Any]
     if outcome.state != "measured":
         return record | {"why": record["why"] or outcome_text(outcome)}
     for which in ("total", "forward", "backward"):
-        record[which] = _digits(cells.times(*key, which, "call").median() * 1e3)
-    build, memory = cells.values(*key, "build_s"), cells.values(*key, "peak_memory")
+        record[which] = _digits(median(cells.numbers(*key, f"time.{which}.call")) * 1e3)
+    build, memory = (largest(cells.numbers(*key, name)) for name in ("build_s", "peak_memory"))
     return record | {
         "cosine": _digits(gradient.worst_cosine),
         "error": _digits(gradient.worst_error),
-        "build": _digits(build.max()),
-        "memory": _digits(memory.max() / 2**20),
+        "build": _digits(build),
+        "memory": _digits(memory / 2**20),
     }
 
 

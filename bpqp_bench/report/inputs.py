@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class Names:
 
     def __init__(self, registry: Registry | None) -> None:
         self._registry = registry
-        self._methods: dict[str, MethodName] = {}  # tables ask for the same few again and again
+        # Tables ask for the same few again and again.
+        self._methods: dict[str, MethodName] = {}
+        self._tolerances: dict[str, tuple[MethodName, float] | None] = {}
 
     def method(self, text: str) -> MethodName:
         """Return name, key and label of a method."""
@@ -66,6 +69,11 @@ class Names:
 
         None for a method that names none, and for one that the registry does not know.
         """
+        if key not in self._tolerances:
+            self._tolerances[key] = self._at_tolerance(key)
+        return self._tolerances[key]
+
+    def _at_tolerance(self, key: str) -> tuple[MethodName, float] | None:
         if self._registry is None:
             return None
         try:
@@ -171,11 +179,20 @@ class Inputs:
         """
         if self.planned is None:
             return True
-        wanted = (set(families), set(sizes), set(methods))
+        wanted = set(sizes), set(methods)
         return any(
-            all(not some or part in some for part, some in zip(cell, wanted, strict=True))
-            for cell in (*self.planned, *self.cells.keys())
+            (not wanted[0] or size in wanted[0]) and (not wanted[1] or method in wanted[1])
+            for family in families or self._places
+            for size, method in self._places.get(family, ())
         )
+
+    @cached_property
+    def _places(self) -> dict[str, set[tuple[str, str]]]:
+        """Size and method of every cell that was planned or measured, by family."""
+        found: dict[str, set[tuple[str, str]]] = {}
+        for family, size, method in (*(self.planned or ()), *self.cells.keys()):
+            found.setdefault(family, set()).add((size, method))
+        return found
 
     def rows(self, asked: Iterable[str], *families: str) -> list[MethodName]:
         """Methods of a table: those it asked for, then a user's own that were measured.

@@ -182,6 +182,9 @@ class Cells:
         self.left_out = len(frame) - len(chosen)
         self.frame = chosen
         self._groups = _groups(chosen)
+        self._by_family: dict[str, list[tuple[str, str]]] = {}
+        for family, size, method in self._groups:
+            self._by_family.setdefault(family, []).append((size, method))
         counted = (chosen["role"] == "measured") & chosen["status"].isin(_ANSWERED)
         kept = chosen[counted].sort_values("start", kind="stable")
         kept = kept.drop_duplicates([*_KEY, "instance"]).sort_index()
@@ -206,7 +209,7 @@ class Cells:
 
     def sizes(self, *families: str) -> list[str]:
         """Sizes that occur with these families."""
-        return sort_sizes(size for family, size, _ in self._groups if family in families)
+        return sort_sizes({size for family in families for size, _ in self._of(family)})
 
     def keys(self) -> list[Key]:
         """Every (family, size, method) that occurs."""
@@ -214,11 +217,11 @@ class Cells:
 
     def families(self) -> list[str]:
         """Families that occur."""
-        return sorted({family for family, _, _ in self._groups})
+        return sorted(self._by_family)
 
     def methods(self, *families: str) -> list[str]:
         """Keys of the methods that occur with these families."""
-        return sorted({method for family, _, method in self._groups if family in families})
+        return sorted({method for family in families for _, method in self._of(family)})
 
     def methods_at(self, size: str) -> list[str]:
         """Keys of the methods that occur at a size."""
@@ -227,7 +230,7 @@ class Cells:
     def label(self, method: str) -> str | None:
         """Return the printed name of a method, or None if it does not occur."""
         row = self._of_method.get(method)
-        return None if row is None else str(self.frame["label"].iloc[row])
+        return None if row is None else str(self._calls[row]["label"])
 
     def measured(self, family: str, size: str, method: str) -> pd.DataFrame:
         """Return the counted calls that gave an answer, indexed by instance; maybe none.
@@ -241,6 +244,11 @@ class Cells:
     ) -> pd.Series:
         """Seconds of a pass by instance."""
         return self.values(family, size, method, f"time.{which}.{protocol}")
+
+    def numbers(self, family: str, size: str, method: str, column: str) -> NDArray[np.float64]:
+        """Values of a column, without missing ones; a tenth of the time of `values`."""
+        values = self._numbers(column)[self._rows(family, size, method)]
+        return values[~np.isnan(values)]
 
     def values(self, family: str, size: str, method: str, column: str) -> pd.Series:
         """Values of a column by instance, without missing ones."""
@@ -295,10 +303,10 @@ class Cells:
 
     def problem_class(self, family: str) -> str:
         """Return the class of a family's problems: "qp", "lp", "socp"; empty if not recorded."""
-        if "problem_class" not in self.frame:
+        if "problem_class" not in self.frame or family not in self._by_family:
             return ""
-        found = self.frame.loc[self.frame["family"] == family, "problem_class"]
-        return str(found.iloc[0]) if len(found) else ""
+        size, method = self._by_family[family][0]
+        return str(self.frame["problem_class"].iloc[self._groups[family, size, method][0]])
 
     def split(self, method: str) -> bool:
         """Whether the phases of a method are told apart (True where it does not occur)."""
@@ -321,6 +329,9 @@ class Cells:
             self._outcomes[key] = self._judge(key)
         return self._outcomes[key]
 
+    def _of(self, family: str) -> list[tuple[str, str]]:
+        return self._by_family.get(family, [])
+
     def _rows(self, family: str, size: str, method: str) -> NDArray[np.intp]:
         return self._answers.get((family, size, method), _NOWHERE)
 
@@ -336,7 +347,8 @@ class Cells:
         return self._columns[column]
 
     def _count_active(self, family: str, size: str) -> tuple[float, int, int] | None:
-        rows = [at for (f, s, _), at in self._groups.items() if (f, s) == (family, size)]
+        there = [(family, size, method) for at, method in self._of(family) if at == size]
+        rows = [self._groups[key] for key in there]
         if not rows:
             return None
         every = self.frame[["instance", "reference.n_active"]].iloc[np.concatenate(rows)]

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bpqp_bench.report.figures._survey import lines
 from bpqp_bench.report.inputs import Inputs
 from bpqp_bench.report.model import Drawing, FigureModule
-from bpqp_bench.report.tables.layers_today import TABLE
+from bpqp_bench.report.tables.layers_today import FAMILIES, records
 
 
 def draw(inputs: Inputs) -> tuple[Drawing, ...]:
     """Draw the classes across and the batches down."""
-    table = TABLE.render(inputs)
-    labels = {panel.key.removeprefix("table7-"): panel.title for panel in table.panels}
-    rows = [{str(k): v for k, v in row.items()} for row in table.tidy.to_dict("records")]
-    records: list[dict[str, Any]] = [
+    shown = [
         row
         | {
-            **{"column": labels[row["family"]], "row": f"batch of {row['batch']}"},
+            **{"column": FAMILIES[row["family"]], "row": f"batch of {row['batch']}"},
             **{"x": int(row["size"].partition("x")[0]), "ms": 1e3 * row["total_s"]},
         }
-        for row in rows
+        for row in records(inputs)
     ]
-    spec = lines(inputs, records, "variables")
+    spec = lines(inputs, shown, "variables")
     if spec is None:
         return ()
     return (

@@ -196,8 +196,8 @@ def time_cell(
     outcome = cells.outcome(*key)
     if outcome.state != "measured":
         return missing_cell(outcome, below)
-    times = cells.times(*key, place.which, protocol)
-    if times.empty:
+    times = cells.numbers(*key, f"time.{place.which}.{protocol}")
+    if not times.size:
         return Cell("n/a", None, below=below, notes=outcome.notes, tone="missing")
     found = summarize(times)
     text = significant(found.median * SCALE[unit])

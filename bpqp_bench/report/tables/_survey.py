@@ -15,6 +15,7 @@ from bpqp_bench.report.tables._common import Entry, Place
 from bpqp_bench.results.cells import PASSES, Cells, Setting
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.statistics import largest, median
 
 # Half of its inequalities bind; those of the paper's own QPs almost never do.
 QP = "qp-active"
@@ -201,7 +202,7 @@ def record(cells: Mapping[int, Cells], batch: int, place: Place) -> dict[str, An
         "worst_error": gradient.worst_error,
     }
     for which in PASSES:
-        found[f"{which}_s"] = one.times(*key, which, "call").median()
-    found["build_s"] = one.values(*key, "build_s").max()
-    found["peak_memory"] = one.values(*key, "peak_memory").max()
+        found[f"{which}_s"] = median(one.numbers(*key, f"time.{which}.call"))
+    for name in ("build_s", "peak_memory"):
+        found[name] = largest(one.numbers(*key, name))
     return found | {"notes": "; ".join(outcome.notes)}

@@ -245,5 +245,5 @@ class Times:
 
 def peak_memory(inputs: Inputs, place: Place) -> float | None:
     """Return the largest peak memory of a cell's calls in bytes, None where it is not known."""
-    found = inputs.cells.values(*place.key, "peak_memory")
-    return None if found.empty else float(found.max())
+    found = inputs.cells.numbers(*place.key, "peak_memory")
+    return float(found.max()) if found.size else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import pandas as pd
+import numpy as np
 
 from bpqp_bench.report.inputs import Inputs, MethodName
 from bpqp_bench.report.model import Cell, Column, Panel, Table, TableModule
@@ -39,6 +40,7 @@ from bpqp_bench.report.text import memory, significant
 from bpqp_bench.results.cells import PASSES, Cells, Pass
 from bpqp_bench.runner.plan import Request
 from bpqp_bench.runner.profiles import Profile
+from bpqp_bench.statistics import largest
 
 FAMILIES = {QP: "QP", "lp": "LP", "socp": "SOCP"}
 
@@ -88,24 +90,35 @@ def together(inputs: Inputs) -> dict[int, Cells]:
 
 def render(inputs: Inputs) -> Table:
     """Render the totals of each class of problems, then both passes of every cell."""
-    cells = together(inputs)
-    today = {name.key for name in inputs.names.methods(modern())}
     panels: list[Panel] = []
-    records = []
+    for family, label, cells, names in _classes(inputs):
+        panels.append(_totals(inputs, cells, family, label, names))
+        panels.append(_passes(cells, family, label, names))
+    panels.sort(key=lambda panel: panel.long)
+    return TABLE.filled(_CAPTION, panels, records(inputs))
+
+
+def records(inputs: Inputs) -> list[dict[str, Any]]:
+    """Return a record for each cell of the table, see `_survey.record`."""
+    return [
+        record(cells, batch, Place(family, name, size, section=label))
+        for family, label, cells, names in _classes(inputs)
+        for batch, one in cells.items()
+        for size in one.sizes(family)
+        for name in names
+    ]
+
+
+def _classes(
+    inputs: Inputs,
+) -> Iterator[tuple[str, str, dict[int, Cells], list[MethodName]]]:
+    """Family, label, cells by batch and methods of each class that a layer of today solved."""
+    today = {name.key for name in inputs.names.methods(modern())}
     for family, label in FAMILIES.items():
-        found = {batch: one for batch, one in cells.items() if one.sizes(family)}
+        found = {batch: one for batch, one in together(inputs).items() if one.sizes(family)}
         names = rows(inputs, methods(), found.values(), family)
         if any(name.key in today for name in names):
-            panels.append(_totals(inputs, found, family, label, names))
-            panels.append(_passes(found, family, label, names))
-            records += [
-                record(found, batch, Place(family, name, size, section=label))
-                for batch, one in found.items()
-                for size in one.sizes(family)
-                for name in names
-            ]
-    panels.sort(key=lambda panel: panel.long)
-    return TABLE.filled(_CAPTION, panels, records)
+            yield family, label, found, names
 
 
 def _totals(
@@ -117,16 +130,16 @@ def _totals(
 
         return Column(size, f"Total, batch of {batch} (ms)"), cell
 
-    def largest(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
+    def most(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
         # Over all classes: what was compiled at one's shapes is not compiled again for another.
         def cell(place: Place) -> Cell:
             found = [
-                one.values(other, size, place.method.key, column).max()
+                one.numbers(other, size, place.method.key, column)
                 for one in together(inputs).values()
                 for other in FAMILIES
                 for size in one.sizes(other)
             ]
-            return number_cell(float(pd.Series(found, dtype=float).max()), show)
+            return number_cell(largest(np.concatenate(found)), show)
 
         return cell
 
@@ -141,8 +154,8 @@ def _totals(
                 *(entry(batch, size) for batch, one in cells.items() for size in one.sizes(family)),
                 batch_entry(inputs),
                 declared_entry(inputs, "devices", lambda cls: ", ".join(sorted(cls.devices))),
-                (Column("build (s)"), largest("build_s", significant)),
-                (Column("memory"), largest("peak_memory", memory)),
+                (Column("build (s)"), most("build_s", significant)),
+                (Column("memory"), most("peak_memory", memory)),
             ],
         )
     )
@@ -174,7 +187,7 @@ def _passes(cells: dict[int, Cells], family: str, label: str, names: list[Method
         return right_cell(found, MARKS[found.mark].strip())
 
     def number(column: str, show: Callable[[float], str]) -> Callable[[Place], Cell]:
-        return lambda place: number_cell(float(at(place).values(*place.key, column).max()), show)
+        return lambda place: number_cell(largest(at(place).numbers(*place.key, column)), show)
 
     return with_best(
         grid(

@@ -122,11 +122,28 @@ def requests(profile: Profile) -> tuple[Request, ...]:
     )
 
 
+_READ = [
+    *("family", "size", "seed", "method", "role", "status", "time.total.call"),
+    *("reference.degenerate", "accuracy.q.norm", "accuracy.q.one_minus_cos", "accuracy.q.rel_l2"),
+    *("objective_gap", "primal_residual"),
+]
+
+
 @dataclass(frozen=True)
 class _Problem:
     degenerate: bool
     judged: bool
     seeds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: list[dict[Any, Any]]) -> _Problem:
+        degenerate = [row["reference.degenerate"] for row in rows]
+        seeds = sorted({row["seed"] for row in rows if row["role"] == "measured"})
+        return cls(
+            degenerate=any(one is True for one in degenerate),
+            judged=any(pd.notna(one) for one in degenerate),
+            seeds=tuple(seeds) or (0,),
+        )
 
 
 def judged(inputs: Inputs) -> pd.DataFrame:
@@ -138,30 +155,25 @@ def judged(inputs: Inputs) -> pd.DataFrame:
         Columns family, size, seed, method, verdict, seconds; one row for each counted call, or for
         the failed first call of a cell that has none.
     """
-    frame = inputs.cells.frame
-    frame = frame[[base_name(family) in REAL for family in frame["family"]]]
-    columns = ["family", "size", "seed", "method", "verdict", "seconds"]
-    if frame.empty:
-        return pd.DataFrame(columns=columns)
-    problems = {
-        key: _Problem(
-            degenerate=bool(group["reference.degenerate"].eq(True).any()),
-            judged=bool(group["reference.degenerate"].notna().any()),
-            seeds=tuple(sorted(set(group.loc[group["role"] == "measured", "seed"]))) or (0,),
-        )
-        for key, group in frame.groupby(["family", "size"])
-    }
+    problems: dict[tuple[str, str], list[dict[Any, Any]]] = {}
+    cells: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
+    for row in inputs.cells.frame[_READ].to_dict("records"):
+        family, size, method = row["family"], row["size"], row["method"]
+        if base_name(family) in REAL:
+            problems.setdefault((family, size), []).append(row)
+            cells.setdefault((family, size, method), []).append(row)
+    known = {key: _Problem.of(rows) for key, rows in problems.items()}
     records = []
-    for (family, size, method), group in frame.groupby(["family", "size", "method"], sort=False):
-        problem = problems[family, size]
-        counted = group[group["role"] == "measured"].to_dict("records")
-        # A cell whose first call, or build, fails has no counted one: it fails on every seed.
-        failed = group.to_dict("records")[0]
+    for (family, size, method), rows in cells.items():
+        problem, failed = known[family, size], rows[0]
         if failed["status"] == "unavailable":  # its library is not here: it refused nothing
             continue
+        counted = [row for row in rows if row["role"] == "measured"]
+        # A cell whose first call, or build, fails has no counted one: it fails on every seed.
         for row in counted or [failed | {"seed": seed} for seed in problem.seeds]:
             verdict = _verdict(row, problem)
             records.append((family, size, row["seed"], method, verdict, row["time.total.call"]))
+    columns = ["family", "size", "seed", "method", "verdict", "seconds"]
     return pd.DataFrame.from_records(records, columns=columns)
 
 

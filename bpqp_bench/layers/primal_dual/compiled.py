@@ -32,21 +32,21 @@ from bpqp_bench.layers.primal_dual.memory import (
 from bpqp_bench.layers.primal_dual.pieces import (
     add_to,
     balance,
+    begin_with_equalities,
     binding_rows,
+    dependent,
     dot,
     factorize_binding,
     gradient,
-    hold_back,
     judge,
     largest,
     lower,
-    misplaced,
-    near_singular,
     reach,
     reduce_rows,
     reduced_rows,
     saddle,
     saddle_reduced,
+    settle,
     span,
 )
 from bpqp_bench.layers.primal_dual.proximal import (
@@ -58,7 +58,6 @@ from bpqp_bench.layers.primal_dual.rules import (
     FINE,
     MOST_REFINEMENTS,
     MOST_STEPS,
-    PATIENCE,
     RESIDUAL,
     ROUGH_ADJOINT,
     SHORT,
@@ -125,40 +124,26 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             force, spans = span(linear, metric), own_spans
             for a in range(m):
                 spans[a] = span(C[c, a], metric)
+        begin_with_equalities(Di, Ti, order[i], neq)
         for a in range(neq):
-            order[i, a] = a
-            Ti[a, : a + 1] = Di[a, : a + 1]
             right[a] = b[i if b.shape[0] > 1 else 0, a]
         for j in range(nineq):
             right[neq + j] = h[i if h.shape[0] > 1 else 0, j]
-        if not again:
+        if again:
+            k, step = binding_rows(active[i], order[i], neq), 1
+            good = factorize_binding(work, Di, Ti, order[i], neq, k, 0.0, wide)
+        else:
             for a in range(m):
                 left[a] = dot(Wi[a], base)
             reduce_rows(Di, Ti, left, neq, right, short, s0)
             if not at.start:
                 for j in range(nineq):
                     active[i, j] = s0[j] < 0.0
-
-        fewest, patience, settled = nineq + 1, PATIENCE, again
-        for step in range(1, MOST_STEPS + 1):
-            k = binding_rows(active[i], order[i], neq)
-            if not factorize_binding(work, Di, Ti, order[i], neq, k, 0.0, wide):
-                break
-            if not settled:
-                count = misplaced(
-                    Di, Ti, order[i], neq, k, s0, force, wide, active[i], dy, slack, wrong
-                )
-                if count:
-                    fewest, patience = hold_back(step, count, fewest, patience, wrong)
-                    for j in range(nineq):
-                        active[i, j] ^= wrong[j]
-                    continue
-                settled = True
-            for a in range(k):
-                short[a] = wide[order[i, a]]
-            if near_singular(Ti, k, short):
-                break
-
+            k, step = settle(
+                work, Di, Ti, order[i], neq, s0, force, wide, active[i], dy, slack, wrong
+            )
+            good = k >= 0
+        while good and step <= MOST_STEPS and not dependent(Ti, order[i], k, wide, short):
             # Solve on these rows to rounding.
             for a in range(k):
                 short[a] = right[order[i, a]]
@@ -210,6 +195,8 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
                 break
             for j in range(nineq):
                 active[i, j] ^= wrong[j]
+            k, step = binding_rows(active[i], order[i], neq), step + 1
+            good = factorize_binding(work, Di, Ti, order[i], neq, k, 0.0, wide)
     return unsolved
 
 

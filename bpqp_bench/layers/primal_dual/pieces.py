@@ -14,6 +14,7 @@ from bpqp_bench.layers.primal_dual.blas import (
 from bpqp_bench.layers.primal_dual.rules import (
     EPS,
     FINE,
+    MOST_STEPS,
     PATIENCE,
     PIVOT,
     PLAIN_STEPS,
@@ -111,6 +112,14 @@ def near_singular(F: Any, k: int, sizes: Any) -> bool:
         x *= sizes[:k]
         length = np.sqrt(dot(x, x))
     return not length * PIVOT < 1.0
+
+
+@piece
+def dependent(T: Any, order: Any, k: int, widths: Any, short: Any) -> bool:
+    """Whether the k rows of ``order`` are dependent to within rounding; short is overwritten."""
+    for a in range(k):
+        short[a] = widths[order[a]]
+    return bool(near_singular(T, k, short))
 
 
 @piece
@@ -298,6 +307,38 @@ def hold_back(step: int, count: int, fewest: int, patience: int, wrong: Any) -> 
                 last -= 1
             wrong[:last] = False
     return fewest, patience
+
+
+@piece
+def begin_with_equalities(D: Any, T: Any, order: Any, neq: int) -> None:
+    """Put the equalities first in ``order``, and their factor into T."""
+    for a in range(neq):
+        order[a] = a
+        T[a, : a + 1] = D[a, : a + 1]
+
+
+@piece
+def settle(
+    work: Any, D: Any, T: Any, order: Any, neq: int, s0: Any, force: float, widths: Any,
+    active: Any, y: Any, slack: Any, wrong: Any,
+) -> Any:  # fmt: skip
+    """Find the rows that bind, beginning with ``active``; y, slack and wrong are overwritten.
+
+    Returns their number, the equalities' included, or −1 where they do not come to rest, and the
+    factorizations that it took. T has the factor on these rows.
+    """
+    fewest, patience = len(active) + 1, PATIENCE
+    for step in range(1, MOST_STEPS + 1):
+        k = binding_rows(active, order, neq)
+        if not factorize_binding(work, D, T, order, neq, k, 0.0, widths):
+            return -1, step
+        count = misplaced(D, T, order, neq, k, s0, force, widths, active, y, slack, wrong)
+        if not count:
+            return k, step
+        fewest, patience = hold_back(step, count, fewest, patience, wrong)
+        for j in range(len(active)):
+            active[j] ^= wrong[j]
+    return -1, MOST_STEPS
 
 
 @piece

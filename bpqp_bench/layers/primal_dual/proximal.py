@@ -16,6 +16,7 @@ from bpqp_bench.layers.primal_dual.memory import (
     read_table,
 )
 from bpqp_bench.layers.primal_dual.pieces import (
+    begin_with_equalities,
     binding_rows,
     dot,
     factorize_binding,
@@ -98,9 +99,7 @@ def approach(  # noqa: PLR0912, PLR0915 - as `solve`
         q = state.q[min(i, state.q.shape[0] - 1)]
         right[:neq] = state.b[min(i, state.b.shape[0] - 1)]
         right[neq:] = state.h[min(i, state.h.shape[0] - 1)]
-        for a in range(neq):
-            order[a] = a
-            T[a, : a + 1] = D[a, : a + 1]
+        begin_with_equalities(D, T, order, neq)
         active[:] = False
         x[:] = 0.0
         lam[:] = 0.0

@@ -19,25 +19,21 @@ from bpqp_bench.layers.primal_dual.memory import (
 )
 from bpqp_bench.layers.primal_dual.pieces import (
     balance,
-    binding_rows,
+    begin_with_equalities,
+    dependent,
     dot,
-    factorize_binding,
-    hold_back,
     judge,
     largest,
     largest_ratio,
     lower,
-    misplaced,
-    near_singular,
     reduce_rows,
+    settle,
     upper,
 )
 from bpqp_bench.layers.primal_dual.rules import (
     ENOUGH,
     EPS,
     MOST_REFINEMENTS,
-    MOST_STEPS,
-    PATIENCE,
     RESIDUAL,
     SHORT,
 )
@@ -174,30 +170,18 @@ def _settle(state: Any, work: Any, i: int, Wt: Any, right: Any, force: float, st
         *(state.D[0], state.T[i], state.widths[0], state.order[i], state.active[i]),
     )
     m, nineq = len(right), len(active)
-    neq, fewest, patience = m - nineq, nineq + 1, PATIENCE
-    short, y = np.empty(m), np.empty(m)
+    neq, short, y = m - nineq, np.empty(m), np.empty(m)
     s0, slack, wrong = np.empty(nineq), np.empty(nineq), np.empty(nineq, dtype=np.bool_)
-    for a in range(neq):
-        order[a] = a
-        T[a, : a + 1] = D[a, : a + 1]
+    begin_with_equalities(D, T, order, neq)
     reduce_rows(D, T, Wt, neq, right, short, s0)
     if not started:
         for j in range(nineq):
             active[j] = s0[j] < 0.0
-    for step in range(1, MOST_STEPS + 1):
-        k = binding_rows(active, order, neq)
-        if not factorize_binding(work, D, T, order, neq, k, 0.0, wide):
-            return -1
-        number = misplaced(D, T, order, neq, k, s0, force, wide, active, y, slack, wrong)
-        if not number:
-            for a in range(k):
-                short[a] = wide[order[a]]
-            state.numbers[i, 3] = step
-            return -1 if near_singular(T, k, short) else k
-        fewest, patience = hold_back(step, number, fewest, patience, wrong)
-        for j in range(nineq):
-            active[j] ^= wrong[j]
-    return -1
+    k, step = settle(work, D, T, order, neq, s0, force, wide, active, y, slack, wrong)
+    if k < 0 or dependent(T, order, k, wide, short):
+        return -1
+    state.numbers[i, 3] = step
+    return int(k)
 
 
 @piece

@@ -34,6 +34,7 @@ from bpqp_bench.layers.primal_dual.pieces import (
     balance,
     begin_with_equalities,
     binding_rows,
+    copy,
     dependent,
     dot,
     factorize_binding,
@@ -115,7 +116,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             linear[a] = q[i if q.shape[0] > 1 else 0, a]
         base = reduced[i - lo if L.shape[0] == 1 else 0]
         if L.shape[0] > 1:
-            base[:] = linear
+            copy(base, linear)
             lower(L[p], base, n)
         force, spans = np.sqrt(dot(base, base)), wide
         # Where P is singular, what is judged has sizes in M.
@@ -188,7 +189,7 @@ def solve(  # noqa: PLR0912, PLR0915 - in pieces, it would pass twenty arrays ba
             if not count:
                 if singular and is_flat(L[p], Wi, Ti, order[i], k, metric, t, dx, dy, short):
                     break
-                z[i, :] = x
+                copy(z[i], x)
                 unsolved -= 1
                 numbers[i, 0], numbers[i, 1], numbers[i, 2] = 1.0, primal, steep
                 numbers[i, 3], numbers[i, 4] = before + step, k - neq
@@ -209,13 +210,16 @@ def prepare_and_solve(table: int, active_tol: float, lo: int, hi: int) -> int:
     _, sizes = read_table(table)
     m = sizes.neq + sizes.nineq
     some = max(1, _CACHED // (2 * sizes.n * (sizes.n + m) + 2 * m * m))
+    # Of these types: for literals, Numba would compile versions of their own.
+    first_attempt: Any = np.int64(0)
+    again: Any = np.bool_(False)
     left = 0
     for first in range(lo, hi, some):
         end = min(first + some, hi)
         prepare(table, first, end)
         factorize_objective(table, first, end)
-        factorize_rows(table, False, first, end)
-        left += solve(table, active_tol, 0, first, end)
+        factorize_rows(table, again, first, end)
+        left += solve(table, active_tol, first_attempt, first, end)
     return left
 
 
@@ -282,10 +286,10 @@ def _adjoint(state: Any, at: Any, v: Any, x: Any, y: Any, residuals: Any, lo: in
         p, c, f = min(i, L.shape[0] - 1), min(i, C.shape[0] - 1), min(i, W.shape[0] - 1)
         Q, k = objective_of(state, p), neq + int(numbers[i, 4])
         if L.shape[0] > 1:
-            t[:] = v[i]
+            copy(t, v[i])
             lower(L[p], t, n)
         else:
-            t[:] = reduced[i - lo]
+            copy(t, reduced[i - lo])
         for a in range(n):
             t[a] = -t[a]
         off[:k] = 0.0

@@ -22,9 +22,7 @@ from bpqp_bench.layers.primal_dual.memory import (
     objective_of,
     read_table,
 )
-from bpqp_bench.layers.primal_dual.pieces import (
-    near_singular,
-)
+from bpqp_bench.layers.primal_dual.pieces import copy, copy_matrix, near_singular
 from bpqp_bench.layers.primal_dual.rules import (
     CLOSE,
     CONVEX,
@@ -64,16 +62,16 @@ def prepare(table: int, lo: int, hi: int) -> None:
                     for c in range(n):
                         state.Q[i, a, c] = 0.5 * (P[i, a, c] + P[i, c, a])
         if i < state.C.shape[0]:
-            state.C[i, :neq] = A[min(i, sizes.A - 1)]
-            state.C[i, neq:] = G[min(i, sizes.G - 1)]
+            copy_matrix(state.C[i, :neq], A[min(i, sizes.A - 1)])
+            copy_matrix(state.C[i, neq:], G[min(i, sizes.G - 1)])
         if at.start and i < sizes.batch:
-            state.active[i] = start[i]
+            copy(state.active[i], start[i])
 
 
 @piece
 def _shifted(work: Any, Q: Any, factor: float, metric: Any, L: Any) -> bool:
     """Factorize Q + factor·M."""
-    L[:] = Q
+    copy_matrix(L, Q)
     for a in range(len(metric)):
         L[a, a] += factor * metric[a]
     return bool(cholesky(work, L, 0, len(metric)))
@@ -114,13 +112,15 @@ def factorize_objective(table: int, lo: int, hi: int) -> None:
     """Q = LLᵀ; ``sound_p`` says whether it is safely positive definite."""
     at, sizes = read_table(table)
     state, work = arrays_of(at, sizes), functions_of(at)
-    n, L, C = sizes.n, state.L, state.C
+    n, L, C, roots = sizes.n, state.L, state.C, np.empty(sizes.n)
     for i in range(lo, hi):
         Q = objective_of(state, i)
-        L[i] = Q
+        copy_matrix(L[i], Q)
         good = cholesky(work, L[i], 0, n)
         if good:
-            good = not near_singular(L[i], n, np.sqrt(np.diag(Q)))
+            for a in range(n):
+                roots[a] = np.sqrt(Q[a, a])
+            good = not near_singular(L[i], n, roots)
         state.sound_p[i] = 1.0 if good else 0.0
         if not good:
             q = state.q[min(i, state.q.shape[0] - 1)]
@@ -160,7 +160,7 @@ def factorize_rows(table: int, again: bool, lo: int, hi: int) -> None:
         state.sound[i] = 0.0
         if state.sound_p[p] == 0.0:
             continue
-        W[i] = C[c]
+        copy_matrix(W[i], C[c])
         solve_lower(work, L[p], n, W[i], 0, m)
         subtract_gram(work, W[i], 0, m, n, D[i], 0, True)
         for a in range(m):

@@ -60,6 +60,21 @@ def upper(L: Any, x: Any, n: int) -> None:
 
 
 @piece
+def copy(x: Any, y: Any) -> None:
+    """Write y into x; an assignment would bring text along for shapes that do not fit."""
+    for j in range(x.shape[0]):
+        x[j] = y[j]
+
+
+@piece
+def copy_matrix(X: Any, Y: Any) -> None:
+    """Write Y into X."""
+    for a in range(X.shape[0]):
+        for j in range(X.shape[1]):
+            X[a, j] = Y[a, j]
+
+
+@piece
 def dot(x: Any, y: Any) -> float:
     """xᵀy."""
     value = 0.0
@@ -104,12 +119,17 @@ def near_singular(F: Any, k: int, sizes: Any) -> bool:
         smallest = min(smallest, pivot * pivot)
     if smallest > SUSPECT:
         return False
-    x, length = np.cos(np.arange(k) ** 2.0), 0.0
+    x, length = np.empty(k), 0.0
+    for a in range(k):
+        x[a] = np.cos(float(a * a))
     for _ in range(3):
-        x *= sizes[:k] / np.sqrt(dot(x, x))
+        length = np.sqrt(dot(x, x))
+        for a in range(k):
+            x[a] *= sizes[a] / length
         lower(F, x, k)
         upper(F, x, k)
-        x *= sizes[:k]
+        for a in range(k):
+            x[a] *= sizes[a]
         length = np.sqrt(dot(x, x))
     return not length * PIVOT < 1.0
 
@@ -146,7 +166,7 @@ def reduced_rows(work: Any, L: Any, right: Any, lo: int, hi: int) -> Any:
     out = np.empty((hi - lo if L.shape[0] == 1 else 1, L.shape[1]))
     if L.shape[0] == 1:
         for i in range(lo, hi):
-            out[i - lo] = right[min(i, right.shape[0] - 1)]
+            copy(out[i - lo], right[min(i, right.shape[0] - 1)])
         if hi - lo == 1:  # nothing for BLAS to gain, whose threads would wait for a core
             lower(L[0], out[0], L.shape[1])
         else:
@@ -162,7 +182,7 @@ def saddle(
 
     Returns the length of Lᵀx, and what it would be without rows; x, y and t are overwritten.
     """
-    t[:] = r
+    copy(t, r)
     lower(L, t, x.shape[0])
     return saddle_reduced(L, W, T, order, k, s, x, y, t)
 
@@ -175,7 +195,7 @@ def saddle_reduced(
     free = np.sqrt(dot(t, t))
     onto_rows(W, T, order, k, s, y, t)
     length = np.sqrt(dot(t, t))
-    x[:] = t
+    copy(x, t)
     upper(L, x, x.shape[0])
     return length, free
 
@@ -272,7 +292,7 @@ def misplaced(
 ) -> int:  # fmt: skip
     """Mark the rows of wrong sign at the solution on the rows that bind; their number."""
     rest, S = k - neq, D[neq:, neq:]
-    slack[:] = s0
+    copy(slack, s0)
     for a in range(rest):
         y[a] = -s0[order[neq + a] - neq]
     F = T[neq:, neq:]
@@ -314,7 +334,8 @@ def begin_with_equalities(D: Any, T: Any, order: Any, neq: int) -> None:
     """Put the equalities first in ``order``, and their factor into T."""
     for a in range(neq):
         order[a] = a
-        T[a, : a + 1] = D[a, : a + 1]
+        for e in range(a + 1):
+            T[a, e] = D[a, e]
 
 
 @piece

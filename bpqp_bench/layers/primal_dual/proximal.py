@@ -18,6 +18,7 @@ from bpqp_bench.layers.primal_dual.memory import (
 from bpqp_bench.layers.primal_dual.pieces import (
     begin_with_equalities,
     binding_rows,
+    copy,
     dot,
     factorize_binding,
     lower,
@@ -97,8 +98,8 @@ def approach(  # noqa: PLR0912, PLR0915 - as `solve`
         active, order, metric = state.active[i], state.order[i], state.metric[p]
         rho, delta = FAR if state.sound_p[p] == 2.0 else 0.0, FIRST
         q = state.q[min(i, state.q.shape[0] - 1)]
-        right[:neq] = state.b[min(i, state.b.shape[0] - 1)]
-        right[neq:] = state.h[min(i, state.h.shape[0] - 1)]
+        copy(right[:neq], state.b[min(i, state.b.shape[0] - 1)])
+        copy(right[neq:], state.h[min(i, state.h.shape[0] - 1)])
         begin_with_equalities(D, T, order, neq)
         active[:] = False
         x[:] = 0.0
@@ -143,15 +144,15 @@ def approach(  # noqa: PLR0912, PLR0915 - as `solve`
                 if steps > 1:
                     length = _step_length(u, t, base, excess, push, weights)
                 else:
-                    u[:] = t
-                    excess[:] = push
+                    copy(u, t)
+                    copy(excess, push)
                 for a in range(n):
                     u[a] += length * (t[a] - u[a])
                 for j in range(nineq):
                     excess[j] += length * (push[j] - excess[j])
                     active[j] = excess[j] > 0.0
-            u[:] = t
-            x[:] = u
+            copy(u, t)
+            copy(x, u)
             upper(L, x, n)
             lam[:] = 0.0
             for a in range(neq, k):

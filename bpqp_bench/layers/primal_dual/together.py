@@ -18,8 +18,11 @@ from bpqp_bench.layers.primal_dual.memory import (
     read_table,
 )
 from bpqp_bench.layers.primal_dual.pieces import (
+    add_to,
     balance,
     begin_with_equalities,
+    copy,
+    copy_matrix,
     dependent,
     dot,
     judge,
@@ -61,13 +64,15 @@ def solve(table: int, active_tol: float, lo: int, hi: int) -> int:
 def _solve_block(state: Any, work: Any, started: bool, active_tol: float, lo: int, hi: int) -> int:
     L, W, neq = state.L[0], state.W[0], state.b.shape[1]
     count, n, m = hi - lo, L.shape[0], W.shape[0]
-    q, right = np.empty((count, n)), np.empty((count, m))
+    q, x = np.empty((count, n)), np.empty((count, n))
+    right, Wt = np.empty((count, m)), np.empty((count, m))
     for e in range(count):
         i = lo + e
-        q[e] = state.q[min(i, state.q.shape[0] - 1)]
-        right[e, :neq] = state.b[min(i, state.b.shape[0] - 1)]
-        right[e, neq:] = state.h[min(i, state.h.shape[0] - 1)]
-    x, Wt = -q, np.empty((count, m))
+        copy(q[e], state.q[min(i, state.q.shape[0] - 1)])
+        copy(right[e, :neq], state.b[min(i, state.b.shape[0] - 1)])
+        copy(right[e, neq:], state.h[min(i, state.h.shape[0] - 1)])
+        for j in range(n):
+            x[e, j] = -q[e, j]
     solve_rows(work, L, x, False)
     multiply(work, x, W, True, Wt, -1, False)
     bound, force = np.empty(count, dtype=np.int64), np.empty(count)
@@ -80,7 +85,8 @@ def _solve_block(state: Any, work: Any, started: bool, active_tol: float, lo: in
 
     # Judged one by one, as those that are solved alone.
     P, C, unsolved = objective_of(state, 0), state.C[0], count
-    grad, sizes, left = np.empty((count, n)), np.empty((count, n)), right.copy()
+    grad, sizes, left = np.empty((count, n)), np.empty((count, n)), np.empty((count, m))
+    copy_matrix(left, right)
     _gradients(work, P, C, x, Y, q, grad, sizes)
     multiply(work, x, C, True, left, -1, True)
     y, dy, wrong = np.empty(m), np.empty(m), np.empty(m - neq, dtype=np.bool_)
@@ -100,7 +106,7 @@ def _solve_block(state: Any, work: Any, started: bool, active_tol: float, lo: in
         if good and not largest_ratio(grad[e], sizes[e]) <= RESIDUAL:
             good = balance(P, x[e], C, order, k, y, q[e], grad[e], sizes[e]) <= RESIDUAL
         if good and not number:
-            state.z[i] = x[e]
+            copy(state.z[i], x[e])
             unsolved -= 1
             numbers[0], numbers[1], numbers[2], numbers[4] = 1.0, primal, largest(grad[e]), k - neq
     return unsolved
@@ -113,20 +119,23 @@ def _refine(
 ) -> Any:  # fmt: skip
     """Correct x and Y to rounding, all as often as the worst needs; what would be next of each."""
     C, L, count = state.C[0], state.L[0], len(length)
-    correction, rest = length.copy(), np.empty(count)
+    correction, before, rest = np.empty(count), np.empty(count), np.empty(count)
+    copy(correction, length)
     t, sizes, left = np.empty_like(x), np.empty_like(x), np.empty_like(right)
     for _ in range(MOST_REFINEMENTS):
         _gradients(work, objective_of(state, 0), C, x, Y, q, t, sizes)
-        t *= -1.0
+        for e in range(count):
+            for j in range(t.shape[1]):
+                t[e, j] = -t[e, j]
         solve_rows(work, L, t, False)
-        left[:] = right
+        copy_matrix(left, right)
         multiply(work, x, C, True, left, -1, True)
-        before = correction.copy()
+        copy(before, correction)
         _saddle(state, work, lo, bound, left, t, dY, correction)
-        x += t
-        Y += dY
         enough = True
         for e in range(count):
+            add_to(x[e], 1.0, t[e])
+            add_to(Y[e], 1.0, dY[e])
             # What the next correction would be, by how this one follows the one before.
             ratio = min(correction[e] / before[e], 1.0) if before[e] > 0.0 else 0.0
             rest[e] = correction[e] * ratio
@@ -225,9 +234,8 @@ def _adjoint_block(
     for e in range(count):
         solved = numbers[lo + e, 0] == 1.0
         bound[e] = neq + int(numbers[lo + e, 4]) if solved else -1
-        found[e] = 0.0
-        if solved:
-            found[e] = -given[e]
+        for j in range(found.shape[1]):
+            found[e, j] = -given[e, j] if solved else 0.0
     solve_rows(work, state.L[0], found, False)
     for e in range(count):
         free[e] = np.sqrt(dot(found[e], found[e]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ from bpqp_bench.results.run_directory import (
 )
 from bpqp_bench.results.store import read_json
 
+#: Folders that say nothing of a merged run.
+_MADE_ANEW = ("logs", "report")
+
 
 def merge_runs(
     runs: Sequence[Path], out: Path, *, across_machines: bool = False, across_code: bool = False
 ) -> int:
     """Write the measurements of several runs, each key once, to a new run directory.
 
-    Its plan is that of all of them; of what they measured twice the first one counts, and where
+    Its folders (what tasks found, inputs of failed calls) are those of all runs, each file from the
+    first run that has it. Its plan is that of all of them; of what they measured twice the first one counts, and where
     their code differs, the first one that measured anything of a cell counts for all of it.
 
     Parameters
@@ -84,6 +89,9 @@ def merge_runs(
     with RunDirectory.create(out, config, environment) as directory:
         for measurement in measurements:
             directory.append(measurement)
+    for folder in [folder for run in reversed(runs) for folder in run.iterdir() if folder.is_dir()]:
+        if folder.name not in _MADE_ANEW:
+            shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
     return len(measurements)
 
 

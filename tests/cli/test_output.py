@@ -112,6 +112,23 @@ def test_list_as_json() -> None:
     assert {"qp", "own"} <= {entry["name"] for entry in found["families"]}
 
 
+def test_what_tasks_left_is_in_a_merged_run(tmp_path: Path) -> None:
+    shards = [run_of(tmp_path / "a", range(2)), run_of(tmp_path / "b", range(1, 4))]
+    left = {
+        "a/portfolio/results.jsonl": "first",
+        "b/portfolio/results.jsonl": "second",
+        "b/inputs/1.npz": "data",
+        "b/report/index.html": "a page of b alone",
+    }
+    for name, text in left.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    merge_runs(shards, tmp_path / "out")
+    assert (tmp_path / "out/portfolio/results.jsonl").read_text() == "first"
+    assert (tmp_path / "out/inputs/1.npz").read_text() == "data"
+    assert not (tmp_path / "out/report").exists()
+
+
 def test_a_busier_machine_is_named() -> None:
     assert different_loads({"load": 0.1, "cores": 2}, {"load": 0.2, "cores": 2}) is None
     assert "load 0.1 in A and 4 in B" in (

@@ -28,8 +28,9 @@ def merge_runs(
     """Write the measurements of several runs, each key once, to a new run directory.
 
     Its folders (what tasks found, inputs of failed calls) are those of all runs, each file from the
-    first run that has it. Its plan is that of all of them; of what they measured twice the first one counts, and where
-    their code differs, the first one that measured anything of a cell counts for all of it.
+    first run that has it. Its plan is that of all of them; of what they measured twice the first
+    one counts, and where their code differs, the first one that measured anything of a cell counts
+    for all of it.
 
     Parameters
     ----------

@@ -157,11 +157,12 @@ def judged(inputs: Inputs) -> pd.DataFrame:
     """
     problems: dict[tuple[str, str], list[dict[Any, Any]]] = {}
     cells: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
-    for row in inputs.cells.frame[_READ].to_dict("records"):
+    frame = inputs.cells.frame
+    frame = frame[[base_name(family) in REAL for family in frame["family"]]]
+    for row in frame[_READ].to_dict("records") if len(frame) else ():
         family, size, method = row["family"], row["size"], row["method"]
-        if base_name(family) in REAL:
-            problems.setdefault((family, size), []).append(row)
-            cells.setdefault((family, size, method), []).append(row)
+        problems.setdefault((family, size), []).append(row)
+        cells.setdefault((family, size, method), []).append(row)
     known = {key: _Problem.of(rows) for key, rows in problems.items()}
     records = []
     for (family, size, method), rows in cells.items():

@@ -137,13 +137,10 @@ class _Problem:
 
     @classmethod
     def of(cls, rows: list[dict[Any, Any]]) -> _Problem:
-        degenerate = [row["reference.degenerate"] for row in rows]
+        said = [row["reference.degenerate"] for row in rows]
+        known = [bool(one) for one in said if pd.notna(one)]
         seeds = sorted({row["seed"] for row in rows if row["role"] == "measured"})
-        return cls(
-            degenerate=any(one is True for one in degenerate),
-            judged=any(pd.notna(one) for one in degenerate),
-            seeds=tuple(seeds) or (0,),
-        )
+        return cls(degenerate=any(known), judged=bool(known), seeds=tuple(seeds) or (0,))
 
 
 def judged(inputs: Inputs) -> pd.DataFrame:
